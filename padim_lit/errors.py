@@ -20,8 +20,13 @@ class InputError(ValueError):
 
 
 def require_choice(key: str, value: Any, allowed: Iterable[str]) -> None:
-    """Raise InputError unless the value of a key is one of those allowed."""
-    if value not in allowed:
+    """Raise InputError unless the value of a key is one of those allowed.
+
+    >>> require_choice("mode", ["fit"], {"fit": 1})
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: mode=['fit']: unknown; allowed: fit
+    """
+    if value not in [*allowed]:  # and not in a dict, which no list can be looked up in
         raise InputError(f"{key}={value}: unknown; allowed: {', '.join(allowed)}")
 
 

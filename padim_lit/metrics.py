@@ -170,8 +170,7 @@ class PixelMetrics(Metric):
 
 
 def _exact(metric: type[Metric], scores: Tensor, labels: Tensor) -> float:
-    # normalization=None: the default passes distances through a sigmoid, which saturates.
-    # The states were gathered over the ranks before, so this must not do it again.
+    # The default's sigmoid would saturate; the states were gathered over the ranks before.
     instance = metric(normalization=None, sync_on_compute=False)
     instance.update(scores, labels)
     return float(instance.compute())

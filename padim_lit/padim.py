@@ -156,7 +156,7 @@ class PaDiM(LightningModule):
         require_tensors(batch, "image")
         score, maps = self(batch["image"])
         require_finite(score, batch)
-        return outcome(batch, score, maps, self.detector.calibration)
+        return outcome(batch, score, maps, self.detector.threshold)
 
     def on_test_start(self) -> None:
         require_each_once(self.trainer.test_dataloaders, self.trainer.world_size)

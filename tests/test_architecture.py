@@ -26,6 +26,7 @@ FRAMEWORKS = {
     "fastapi": ("deploy/server.py",),
     "uvicorn": ("cli/modes/serve.py",),
     "hydra": ("cli/",),
+    "hydra._internal": ("cli/hydra_internals.py",),
     "omegaconf": ("cli/", "sweep/jobs.py"),
 }
 
@@ -113,7 +114,9 @@ def test_frameworks_stay_where_they_belong(framework):
     users = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if framework in {name.split(".")[0] for name in imports_of(path, path.read_text())}
+        if any(
+            f"{name}.".startswith(f"{framework}.") for name in imports_of(path, path.read_text())
+        )
     }
     assert users and not {user for user in users if not user.startswith(FRAMEWORKS[framework])}
 

@@ -108,7 +108,7 @@ def test_the_table_of_promises_is_what_is_computed():
         count = int(images)
         scores = torch.linspace(1, 2, count)
         rates = 1 / (count + 1), 0.05
-        found = [calibrate(Measured(scores, scores), rate)["interval"] for rate in rates]
+        found = [calibrate(Measured(scores, scores), rate).interval for rate in rates]
         assert f"{100 * rates[0]:.1f}" == lowest
         assert [f"{100 * end:.1f}" for one in found for end in one] == ends
 

@@ -540,7 +540,7 @@ two = run(2, strategy="ddp", use_distributed_sampler=False)
 two.fit(model, loader)
 found = two.predict(model, loader)
 detector = model.detector
-torch.save((density.mixture.centroids, detector.mean, detector.calibration["threshold"],
+torch.save((density.mixture.centroids, detector.mean, detector.calibration.threshold,
     [batch["is_anomalous"] for batch in found]), f"rank{two.global_rank}.pt")
 """
 
@@ -559,7 +559,7 @@ def test_two_ranks_with_a_sampler_of_ones_own_end_as_one_process_does(zygote, tm
         centroids, mean, threshold, decisions = torch.load(tmp_path / f"rank{rank}.pt")
         assert torch.equal(centroids, model.detector.density.mixture.centroids)
         torch.testing.assert_close(mean, model.detector.mean)
-        assert threshold == pytest.approx(model.detector.calibration["threshold"], rel=1e-4)
+        assert threshold == pytest.approx(model.detector.calibration.threshold, rel=1e-4)
         assert sum(map(len, decisions)) == 8
 
 
@@ -681,7 +681,7 @@ def test_calibration_and_rate_are_arguments_too(tmp_path):
     ):
         trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
         known = model.detector.calibration
-        assert (known and len(known["scores"])) == scored
+        assert (known and len(known.scores)) == scored
     assert small(calibration=7, false_alarm_rate=0.2).false_alarm_rate == 0.2
 
 
@@ -717,7 +717,7 @@ def test_what_lightning_saves_at_the_end_has_the_threshold_and_the_precision(tmp
     )  # fmt: skip
     run.fit(small(**paper(4)), DataLoader(IMAGES, 2))
     saved = PaDiM.load_from_checkpoint(checkpoint_path=tmp_path / "last.ckpt").detector
-    assert saved.calibration["threshold"] and saved.precision == "bf16-mixed"
+    assert saved.calibration.threshold and saved.precision == "bf16-mixed"
 
 
 def test_a_test_on_data_of_other_sizes_is_refused(tmp_path, fitted, monkeypatch):
@@ -748,7 +748,7 @@ def test_a_loader_taken_from_a_data_module_brings_its_sizes(tmp_path):
 
 def test_predictions_know_their_paths_and_the_models_decision(tmp_path, fitted):
     (found,) = trainer(tmp_path).predict(fitted, batches(4, seed=1, bad=(3,)))
-    threshold = fitted.detector.calibration["threshold"]
+    threshold = fitted.detector.calibration.threshold
     assert found["path"] == [f"{i}.png" for i in range(4)]
     assert torch.equal(found["is_anomalous"], found["score"] >= threshold)
     assert found["is_anomalous"][3] and found["map"].shape == (4, 64, 64)
@@ -860,7 +860,7 @@ def test_the_default_dtype_and_a_callers_autocast_change_nothing(tmp_path, how):
                 predictor.explain(IMAGES[0]["image"])
         finally:
             torch.set_default_dtype(torch.float32)
-        thresholds.add(model.detector.calibration["threshold"])
+        thresholds.add(model.detector.calibration.threshold)
     assert len(thresholds) == len(scores) == 1
 
 

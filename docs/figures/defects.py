@@ -1,32 +1,32 @@
 """Draw defects.png anew: python docs/figures/defects.py CKPT PHOTO... CKPT PHOTO..., a row each."""
 
 import sys
-from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 import padim_lit
-from padim_lit.visualization.overlay import colours, side_by_side
+from padim_lit.visualization.overlay import MIN_LINES, caption_of, colours, heat_map
+from padim_lit.visualization.panels import grid, letters
 
-GAP, COLOURS, SIDE = 8, 256, 150
+SPACE, COLOURS, SIDE = 12, 256, 150
 
 
-def row(ckpt: str, files: list[str]) -> list[Image.Image]:
-    """Each image beside its heat map, with kind and score below."""
+def row(ckpt: str, files: list[str]) -> tuple[list[Image.Image], list[str]]:
+    """Each image beside its heat map, and its score."""
     predictor = padim_lit.load(ckpt)
-    maxima = predictor.calibration["map_maxima"].numpy()
+    maxima = predictor.calibration.map_maxima.numpy()
     scale = colours(maxima, predictor.map_threshold)
-    pictures = []
-    for file in files:
-        ((seen, found),) = predictor.stream_seen([file], picture=SIDE)
-        verdict = "defective" if found.is_anomalous else "good"
-        caption = f"score {found.score:.1f}, threshold {predictor.threshold:.1f}: {verdict}"
+    pairs, texts = [], []
+    for seen, found in predictor.stream_seen(files, picture=SIDE):
         picture = np.asarray(seen.picture)
-        png = side_by_side(picture, found, scale, predictor.map_threshold, caption)
-        pictures.append(Image.open(BytesIO(png)))
-    return pictures
+        heat = heat_map(picture, found.map, found.view, scale, predictor.map_threshold, MIN_LINES)
+        both = [Image.fromarray(one) for one in (picture, heat)]
+        pairs.append(grid(both, ["", ""], 2, letters()))
+        texts.append(caption_of(found, "")[1])
+    return pairs, texts
 
 
 if len(sys.argv) < 3 or not sys.argv[1].endswith(".ckpt"):
@@ -37,15 +37,8 @@ for word in sys.argv[1:]:
         rows.append((word, []))
     else:
         rows[-1][1].append(word)
-drawn = [row(*one) for one in rows]
-width, height = drawn[0][0].size
-columns = max(map(len, drawn))
-sheet = Image.new(
-    "RGB", (columns * (width + GAP) - GAP, len(drawn) * (height + GAP) - GAP), "white"
-)
-for i, pictures in enumerate(drawn):
-    for j, picture in enumerate(pictures):
-        sheet.paste(picture, (j * (width + GAP), i * (height + GAP)))
+pairs, texts = (chain(*parts) for parts in zip(*(row(*one) for one in rows), strict=True))
+sheet = grid(list(pairs), list(texts), len(rows[0][1]), letters(), SPACE)
 few = sheet.quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG)
 target = Path(__file__).with_suffix(".png")
 few.save(target, optimize=True)

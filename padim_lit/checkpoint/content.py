@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from padim_lit.checkpoint.rounding import SCALE_DTYPE
 from padim_lit.digests import BYTES
 from padim_lit.errors import InputError, refusing
+from padim_lit.model.calibration import Calibration
 from padim_lit.system.memory import available_bytes, readable
 from padim_lit.system.torch_file import require_numbers
 
@@ -115,7 +116,7 @@ def _require_fit(state: dict[str, Any], require: Callable) -> None:
     if state["digests"] is not None:
         require("digests", state["digests"], (state["count"], BYTES), torch.uint8)
     if state["calibration"] is not None:
-        _require_calibration(state["calibration"], require)
+        _require_calibration(Calibration(**state["calibration"]), require)
     # A grid of the user's own may be as coarse as it likes; a mixture has no position.
     if spec["density"] in ("position", "both") and not isinstance(spec["grid"], int):
         right = math.prod(spec["image_shape"]) <= positions * MOST_STRIDE**2
@@ -143,20 +144,19 @@ def _require_bands(key: str, saved: Any, positions: int, dim: int, require: Call
     _require(start == dim, key)
 
 
-def _require_calibration(calibration: dict[str, Any], require: Callable) -> None:
+def _require_calibration(calibration: Calibration, require: Callable) -> None:
     for key in ("scores", "map_maxima"):
-        values = calibration[key]
+        values = getattr(calibration, key)
         require(f"calibration: {key}", values, (len(values),), torch.float32)
         right = len(values) > 0 and bool((values[1:] >= values[:-1]).all())
         _require(right, f"calibration: {key} is empty or not sorted")
     for key, kind in _CALIBRATION.items():
-        value = calibration[key]
-        numbers = value if isinstance(value, list | tuple) else [value]
-        finite = all(math.isfinite(n) for n in numbers if isinstance(n, float))
+        value = getattr(calibration, key)
+        finite = not isinstance(value, float) or math.isfinite(value)
         _require(isinstance(value, kind) and finite, f"calibration: {key}")
-    if calibration["threshold"] is not None:
-        low, high = calibration["interval"]
-        _require(0 <= low <= high <= 1 and calibration["method"] is not None, "calibration: method")
+    chosen = calibration.threshold, calibration.method, calibration.interval  # all or none
+    low, high = (0, 1) if calibration.interval is None else calibration.interval
+    _require(chosen.count(None) in (0, 3) and 0 <= low <= high <= 1, "calibration: interval")
 
 
 def _is_small(value: Any) -> bool:
@@ -193,15 +193,5 @@ _SPEC = {
     "eps": int | float,
     "sigma": int | float,
 }
-#: Of what is no tensor in a calibration, what it may be.
-_CALIBRATION = {
-    "unreliable": int,
-    "unseen": int,
-    "false_alarm_rate": float,
-    "threshold": float | None,
-    "map_threshold": float | None,
-    "method": str | None,
-    "interval": list | tuple | None,
-    "level": float,
-    "why": str | None,
-}
+#: Of a calibration's fields, what they may be; `isinstance` takes no tuple[float, float].
+_CALIBRATION = get_type_hints(Calibration) | {"interval": tuple | None}

@@ -106,7 +106,7 @@ def state_of(content: Any) -> dict[str, Any]:
     `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a
     slim checkpoint has no scatter and no counts, and where its whitening is int8 the ``scales`` of
     `padim_lit.checkpoint.rounding.to_int8`; ``digests`` (N,16) of the images, or None where
-    they are unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
+    they are unknown; ``calibration``, fields of `padim_lit.model.calibration.Calibration`, or None.
 
     Raises:
         InputError: not a checkpoint of padim_lit, or of another version.

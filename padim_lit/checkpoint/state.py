@@ -14,6 +14,7 @@ from padim_lit.checkpoint.rounding import from_int8, to_int8
 from padim_lit.errors import InputError, naming, refusing
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -35,7 +36,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
         "roi": detector.anomaly_map.roi,
     }
     if detector.whitening is not None:
-        fit = detector.fit_state
+        fit, known = detector.fit_state, detector.calibration
         held = None if fit is None else fit.digests
         state |= {
             "mean": detector.mean,
@@ -45,7 +46,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
             "scatter": None if fit is None else list(fit.moments.scatter.bands),
             "patches": None if fit is None else fit.moments.counts,
             "digests": None if held is None else digests.ordered(held),
-            "calibration": detector.calibration,
+            "calibration": None if known is None else vars(known),
         }
     return state
 
@@ -155,8 +156,9 @@ def restore(
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]
-    detector.layer_means, detector.calibration = state["layer_means"], state["calibration"]
-    saved = state["whitening"]
+    detector.layer_means, saved = state["layer_means"], state["whitening"]
+    if (known := state["calibration"]) is not None:
+        detector.calibration = Calibration(**known)
     if not isinstance(saved, Tensor):
         detector.whitening = Triangle(tuple(saved))
     elif saved.dtype == torch.int8:  # packed, in a slim checkpoint, which has no scatter

@@ -9,17 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import hydra._internal.hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from padim_lit.cli.help import help_text
+from padim_lit.cli.hydra_internals import ConfigLoaderImpl, use_loader
 from padim_lit.cli.hydra_section import guard
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
@@ -38,7 +38,7 @@ _taken: dict[str, str] = {}
 _MIN_LENGTH = 4  # characters: what is shorter is part of other texts by chance
 
 
-class ClassSource(StructuredConfigSource):
+class ClassSource(ConfigSource):
     """Serves ``class/PACKAGE.CLASS``: a config of the class's arguments."""
 
     @staticmethod
@@ -55,6 +55,15 @@ class ClassSource(StructuredConfigSource):
     def is_config(self, config_path: str) -> bool:
         return config_path.startswith(_PREFIX)
 
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: Any) -> list[str]:
+        return []
+
 
 class CheckedLoader(ConfigLoaderImpl):
     """Hydra's loader, in a process whose ``hydra`` section cannot make foreign classes."""
@@ -67,6 +76,14 @@ class CheckedLoader(ConfigLoaderImpl):
         what, todo = "a config file cannot be read as YAML", "save it as UTF-8, and less nested"
         with refusing(what, todo, UnicodeDecodeError, RecursionError):
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
+        for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
+            name = OmegaConf.select(config, f"hydra.{key}._target_")
+            known = Plugins.instance().discover(kind)
+            if name not in [f"{one.__module__}.{one.__name__}" for one in known]:
+                raise InputError(
+                    f"hydra.{key}._target_={name}: no {key} that is installed in hydra_plugins; "
+                    f"leave it out, or choose one by hydra/{key}=NAME"
+                )
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
             # Hydra makes command-line words of these, and a job would think that a user typed them.
@@ -96,7 +113,7 @@ def register() -> None:
     """Register ``class/``, the text of ``--help``, and the checks before Hydra makes an object."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
-    hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
+    use_loader(CheckedLoader)
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
 
@@ -156,6 +173,12 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                     f"{group}={node._target_} with other keys than its defaults: mode={kind.mode} "
                     "draws all with their class's; change them there, or compare fits: -m proj=NAME"
                 )
+    trainer = plain.get("trainer")
+    if isinstance(trainer, dict) and trainer.get("_target_"):
+        # Held against the types alone: the defaults stay Lightning's.
+        types = OmegaConf.structured(schema(trainer["_target_"]))
+        given = {key: value for key, value in trainer.items() if key in types}
+        OmegaConf.merge({"trainer": types}, {"trainer": given})
     about = meanings(kind)
     for key in sorted(OmegaConf.missing_keys(full)):
         what = f": {about[key]}" if key in about else ""

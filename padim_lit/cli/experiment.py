@@ -164,19 +164,15 @@ class SweepReport(HydraCallback):
         chosen = [o.get_value_element_as_str() for o in typed if o.key_or_group == "mode"]
         ours = ",".join([config.mode, *chosen]).split(",")
         others = [mode.result for key, mode in MODES.items() if key not in ours]
-        # Here, because Hydra writes into each job's folder before the job can refuse it.
-        for file in (file for result in others for file in sorted(folder.glob(f"*/{result}"))):
-            if sweep_of(file.parent) not in (None, name):
-                sys.exit(
-                    f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "
-                    "another hydra.sweep.dir"
-                )
         try:
-            if not jobs.begin_sweep(folder, name):
-                sys.exit(
-                    f"error: another sweep is running in {folder}; wait for its end, or give "
-                    "another hydra.sweep.dir"
-                )
+            # Here, because Hydra writes into each job's folder before the job can refuse it.
+            for file in (file for result in others for file in sorted(folder.glob(f"*/{result}"))):
+                if sweep_of(file.parent) not in (None, name):
+                    raise InputError(
+                        f"the sweep folder {folder} holds jobs of another mode ({file}); give "
+                        "another hydra.sweep.dir"
+                    )
+            jobs.begin_sweep(folder, name)
         except InputError as error:
             sys.exit(f"error: {one_line(error)}")
 

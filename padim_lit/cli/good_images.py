@@ -86,8 +86,8 @@ def full_model(path: str) -> tuple[Detector, str]:
     detector.require_state()
     # For mode=calibrate, where other images take the threshold.
     calibration = detector.calibration
-    if calibration is not None and calibration["method"] != BY_HAND:
-        detector.provenance["false_alarm_rate"] = calibration["false_alarm_rate"]
+    if calibration is not None and calibration.method != BY_HAND:
+        detector.provenance["false_alarm_rate"] = calibration.false_alarm_rate
     return detector, sha256
 
 

@@ -9,27 +9,23 @@ import re
 from contextlib import suppress
 from pkgutil import resolve_name
 
-from hydra._internal import logging_config
-from hydra._internal.instantiate import _instantiate2
-
+from padim_lit.cli import hydra_internals
 from padim_lit.cli.targets import is_own
 from padim_lit.errors import InputError
 
 # Classes that the section may name. A QueueHandler would call whatever its `queue` names.
 _HYDRAS = re.compile(
-    r"(hydra\.experimental|hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+"
+    rf"(hydra\.experimental|{re.escape(hydra_internals.CORE_PLUGINS)}|hydra_plugins)\.[\w.]+"
     r"|padim_lit\.cli\.experiment\.SweepReport"
     r"|(logging\.(handlers\.)?|colorlog\.(\w+\.)?)(?!Queue)\w*(Handler|Formatter|Filter)"
 )
 #: What handlers write to.
 _STREAMS = ("sys.stdout", "sys.stderr")
-_hydras_own = _instantiate2._authorize_target_name
 
 
 def guard() -> None:
     """Let this process's Hydra look up what `require_hydras` allows, and nothing else."""
-    for module in (_instantiate2, logging_config):
-        module._authorize_target_name = require_hydras
+    hydra_internals.check_names(require_hydras)
 
 
 def require_hydras(name: str, resolved_from: str, full_key: str) -> None:
@@ -43,7 +39,7 @@ def require_hydras(name: str, resolved_from: str, full_key: str) -> None:
             f"{full_key or 'hydra'}: {name}: Hydra's section names its own callbacks, launchers "
             "and loggers alone; if it is a package of yours, add own=[PACKAGE]"
         )
-    _hydras_own(name, resolved_from, full_key)
+    hydra_internals.authorize(name, resolved_from, full_key)
 
 
 def _is_hydras(name: str) -> bool:

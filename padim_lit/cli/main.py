@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from hydra import version
-from hydra._internal.utils import _run_hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from padim_lit.cli import config, experiment, messages, overrides
+from padim_lit.cli.hydra_internals import run_hydra
 from padim_lit.cli.targets import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import launchers
@@ -97,7 +97,7 @@ def main() -> None:
         # What `hydra.main` does with a command line that it reads itself.
         version.setbase("1.3")
         try:
-            _run_hydra(asked, parser, task, str(config.CONF), "config")
+            run_hydra(asked, parser, task, str(config.CONF), "config")
         except ValueError as error:
             if isinstance(error, InputError) or not isinstance(error.__cause__, LOGGING_CAUSES):
                 raise

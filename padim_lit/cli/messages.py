@@ -69,9 +69,9 @@ def _unknown(key: str, kind: type) -> str:
     known = [f"{above}{dot}{name}" for name in _keys(kind)]
     # As ckpts for ckpt, proj for projs; images are no image_size.
     near = get_close_matches(key, known, n=1, cutoff=0.85)
-    if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
-        near = [last]
     meant = [f"did you mean {name}?" for name in near]
+    if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
+        meant = [f"{last} stands alone: give {last}=VALUE;"]
     if not dot and (readers := _readers(key)):
         todo = " ".join(meant) or "leave it out"
         return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+from padim_lit.cli.hydra_internals import get_args_parser
 from padim_lit.errors import InputError
 from padim_lit.sweep.jobs import RESULT_NEUTRAL_KEYS
 from padim_lit.system.paths import typed_path

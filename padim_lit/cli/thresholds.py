@@ -23,28 +23,28 @@ def at_threshold(
     if detector.calibration is None:
         return {}
     calibration = recalibrate(detector.calibration, rate)
-    scores, (low, high) = calibration["scores"], calibration["interval"] or (None, None)
+    scores, (low, high) = calibration.scores, calibration.interval or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     good = [p.score for p in counted if not p.label]
     parts = len({data.test_items[p.index].part for p in counted if not p.label})
     bad = [p.score for p in counted if p.label]
     found = {
-        "threshold": calibration["threshold"],
-        "threshold_method": calibration["method"],
-        "threshold_why": calibration["why"],
+        "threshold": calibration.threshold,
+        "threshold_method": calibration.method,
+        "threshold_why": calibration.why,
         "threshold_said": describe(calibration),
         "threshold_images": len(scores),
         "threshold_largest": float(scores[-1]) if len(scores) else None,
-        "threshold_rate": calibration["false_alarm_rate"],
+        "threshold_rate": calibration.false_alarm_rate,
         "threshold_rate_low": low,
         "threshold_rate_high": high,
-        "threshold_map": calibration["map_threshold"],
+        "threshold_map": calibration.map_threshold,
         "threshold_contradicted": None,
-        **_wrong(calibration["threshold"], good, bad, "test/"),
+        **_wrong(calibration.threshold, good, bad, "test/"),
     }
     if (alarms := found["test/false_alarms"]) is not None and good:
         found["threshold_contradicted"] = contradicts(calibration, alarms, len(good), parts)
-    choices = [(each, recalibrate(calibration, each)["threshold"]) for each in RATES]
+    choices = [(each, recalibrate(calibration, each).threshold) for each in RATES]
     found["threshold_choices"] = [
         {"false_alarm_rate": each, "threshold": threshold, **_wrong(threshold, good, bad)}
         for each, threshold in choices

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError, refusing, told
+from padim_lit.model.calibration import Calibration
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.panels import common_scale, overlay
 from padim_lit.visualization.predictions import TestScore, table_of
@@ -106,7 +107,7 @@ def log_run(
     predictions: Sequence[TestScore],
     pictures: Sequence[GalleryEntry],
     threshold: float | None,
-    calibration: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
 

@@ -53,8 +53,11 @@ def require_trainer(trainer: Trainer) -> None:
             f"trainer.strategy={type(strategy).__name__}: it shards what is trained, and here "
             "nothing is; the backbone and the moments are whole on every rank; use trainer=ddp"
         )
-    if getattr(strategy, "_start_method", "popen") != "popen":
-        raise InputError("ranks that are forked or spawned take the fit with them; use ddp")
+    if (start := getattr(strategy, "_start_method", "popen")) != "popen":
+        raise InputError(
+            f"trainer.strategy=ddp_{start}: ranks that are forked or spawned take the fit with "
+            "them; use trainer=ddp"
+        )
     require_float64(strategy.root_device)
     if precision.endswith("true") and precision != "32-true":
         raise InputError(

@@ -7,7 +7,7 @@ training images raises the scores of good parts: no threshold from yesterday's i
 
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from padim_lit.deploy.left_out import Measured, count_of, measure_training
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.detector import Detector
 from padim_lit.system.console import percent, score_text
 
@@ -77,13 +78,7 @@ def require_one_of(threshold: float | None, rate: float | None) -> None:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Scores from `threshold` on are called defective; None where none could be chosen, and `why`.
-
-    Attributes:
-        method: "empirical" (the order statistic that the rate asks for), "largest" (of all scores,
-            because they are too few for the rate) or None.
-        interval: of the true false-alarm rate, at `CONFIDENCE`; None without a threshold.
-    """
+    """What `choose` finds: `Calibration`'s fields of the same names."""
 
     threshold: float | None = None
     method: str | None = None
@@ -134,29 +129,26 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     return Threshold(above, method, (low, high))
 
 
-def calibrate(measured: Measured, rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
-    """Return what a checkpoint keeps of `measure`: its ``calibration``.
+def calibrate(measured: Measured | Calibration, rate: float = FALSE_ALARM_RATE) -> Calibration:
+    """Return what a detector keeps of `measure`, or has kept, with thresholds for this rate.
 
-    Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
-    ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``
-    and ``why``, see `choose` and `by_hand`; ``map_threshold``, at which so many maps of good images
-    have a contour.
+    So many maps of good images have a contour at its `map_threshold`.
 
-    >>> calibrate(Measured(torch.rand(9), torch.rand(9)))["method"]
+    >>> calibrate(Measured(torch.rand(9), torch.rand(9))).method
     'largest'
     """
-    scores, maxima, unreliable = measured.scores, measured.maxima, measured.unreliable
+    scores, maxima, unreliable = measured.scores, measured.map_maxima, measured.unreliable
     image, pixel = (choose(x.numpy(), rate, unreliable) for x in (scores, maxima))
-    return {
-        "scores": scores.sort().values,
-        "map_maxima": maxima.sort().values,
-        "unreliable": unreliable,
-        "unseen": measured.unseen,
-        "false_alarm_rate": float(rate),
-        "map_threshold": pixel.threshold,
-        "level": CONFIDENCE,
+    return Calibration(
+        scores=scores.sort().values,
+        map_maxima=maxima.sort().values,
+        unreliable=unreliable,
+        unseen=measured.unseen,
+        false_alarm_rate=float(rate),
+        map_threshold=pixel.threshold,
+        level=CONFIDENCE,
         **asdict(image),
-    }
+    )
 
 
 def set_threshold(
@@ -198,7 +190,7 @@ def set_threshold(
     found = measure_training(detector, dataset, images, loop, in_order)
     detector.calibration = calibrate(found, FALSE_ALARM_RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
-    return highest(found, detector.calibration["threshold"]) if found.paths else ""
+    return highest(found, detector.threshold) if found.paths else ""
 
 
 def highest(measured: Measured, threshold: float | None) -> str:
@@ -222,36 +214,33 @@ def highest(measured: Measured, threshold: float | None) -> str:
 
 
 def outcome(
-    batch: dict[str, Any], score: Tensor, maps: Tensor, calibration: dict[str, Any] | None
+    batch: dict[str, Any], score: Tensor, maps: Tensor, threshold: float | None
 ) -> dict[str, Any]:
     """Return a batch's scores and maps, with paths and decisions as far as these are known.
 
     Args:
         score, maps: (B,) and (B,h,w).
 
-    >>> outcome({"path": ["a.png"]}, torch.ones(1), torch.ones(1, 8, 8), {"threshold": 0.5}).keys()
+    >>> outcome({"path": ["a.png"]}, torch.ones(1), torch.ones(1, 8, 8), 0.5).keys()
     dict_keys(['score', 'map', 'path', 'is_anomalous'])
     """
     found: dict[str, Any] = {"score": score, "map": maps}
     if "path" in batch:
         found["path"] = batch["path"]
-    if calibration is not None and calibration["threshold"] is not None:
-        found["is_anomalous"] = score >= calibration["threshold"]
+    if threshold is not None:
+        found["is_anomalous"] = score >= threshold
     return found
 
 
-def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:
+def recalibrate(calibration: Calibration, rate: float | None) -> Calibration:
     """Return the same scores with thresholds for another rate; None keeps the rate.
 
     >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
-    >>> round(calibration["threshold"], 2), round(recalibrate(calibration, 0.1)["threshold"], 2)
+    >>> round(calibration.threshold, 2), round(recalibrate(calibration, 0.1).threshold, 2)
     (2.99, 2.81)
     """
-    same = rate == calibration["false_alarm_rate"] and calibration["method"] != BY_HAND
-    if rate is None or same:
-        return calibration
-    keys = ("scores", "map_maxima", "unreliable", "unseen")
-    return calibrate(Measured(*(calibration[key] for key in keys)), rate)
+    same = rate == calibration.false_alarm_rate and calibration.method != BY_HAND
+    return calibration if rate is None or same else calibrate(calibration, rate)
 
 
 def maps_from(
@@ -271,54 +260,55 @@ def maps_from(
     return own_map * threshold / own  # both are distances: what is called more shows more
 
 
-def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> dict[str, Any]:
+def by_hand(calibration: Calibration, threshold: float, image_score: str) -> Calibration:
     """Return the same scores with a threshold that somebody chose.
 
-    ``false_alarm_rate`` is its `p_value`, the share of good images that these scores give it, and
-    ``interval`` that of a share of which so many of K were found (Clopper and Pearson 1934). Both
-    hold if it was not chosen by these scores. ``map_threshold`` moves by the same factor.
+    `false_alarm_rate` is its `p_value`, the share of good images that these scores give it, and
+    `interval` that of a share of which so many of K were found (Clopper and Pearson 1934). Both
+    hold if it was not chosen by these scores. `map_threshold` moves by the same factor.
 
     Args:
         image_score: the detector's.
 
     >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
     >>> found = by_hand(calibration, 2.905, "topk")
-    >>> found["false_alarm_rate"], [round(x, 3) for x in found["interval"]]
+    >>> found.false_alarm_rate, [round(x, 3) for x in found.interval]
     (0.055, [0.024, 0.09])
     """
-    scores, unreliable = calibration["scores"].cpu().numpy(), calibration["unreliable"]
-    rate, total = p_value(threshold, scores, unreliable), len(scores)
+    rate, total = p_value(threshold, calibration), len(calibration.scores)
     # Of those that are bounds alone, any may reach it.
-    least, most = int((scores >= np.float32(threshold)).sum()), round(rate * (total + 1)) - 1
+    least, most = _reach(threshold, calibration), round(rate * (total + 1)) - 1
     low, high = ENDS
     low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
     high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
-    own, own_map = calibration["threshold"], calibration["map_threshold"]
-    at = maps_from(threshold, image_score, own, own_map)
-    return {
-        **calibration,
-        "threshold": threshold,
-        "map_threshold": at,
-        "method": BY_HAND,
-        "why": None,
-        "false_alarm_rate": rate,
-        "interval": (low, high),
-    }
+    own, own_map = calibration.threshold, calibration.map_threshold
+    return replace(
+        calibration,
+        threshold=threshold,
+        map_threshold=maps_from(threshold, image_score, own, own_map),
+        method=BY_HAND,
+        why=None,
+        false_alarm_rate=rate,
+        interval=(low, high),
+    )
 
 
-def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
+def p_value(score: float, calibration: Calibration) -> float:
     """Share of good images that score as high: (1 + #{s_i ≥ s}) / (K + 1).
 
-    Args:
-        score: of the image in question.
-        scores: (K,) float32 of good images, sorted.
-        unreliable: how many of them are lower bounds alone, and may be the highest.
+    Scores that are lower bounds alone may be the highest.
 
-    >>> p_value(5.0, np.array([1, 2, 6], dtype=np.float32))
+    >>> p_value(5.0, calibrate(Measured(torch.tensor([1.0, 2.0, 6.0]), torch.ones(3))))
     0.5
     """
-    higher = int(len(scores) - np.searchsorted(scores, np.float32(score), side="left"))
-    return float((1 + min(len(scores), max(higher, unreliable))) / (1 + len(scores)))
+    total, higher = len(calibration.scores), _reach(score, calibration)
+    return (1 + min(total, max(higher, calibration.unreliable))) / (1 + total)
+
+
+def _reach(score: float, calibration: Calibration) -> int:
+    """How many good images score as high."""
+    scores = calibration.scores.cpu().numpy()
+    return int(len(scores) - np.searchsorted(scores, np.float32(score), side="left"))
 
 
 def needed(rate: float) -> int:
@@ -347,9 +337,7 @@ def _order(total: int, rate: float) -> int:
     return math.ceil(round((total + 1) * (1 - rate), 9))
 
 
-def contradicts(
-    calibration: dict[str, Any], alarms: int, good: int, parts: int | None = None
-) -> bool:
+def contradicts(calibration: Calibration, alarms: int, good: int, parts: int | None = None) -> bool:
     """Whether so many false alarms among fresh good images speak against the printed interval.
 
     They do where a true rate at the nearer end of the interval would give as many, or as few, in
@@ -360,41 +348,40 @@ def contradicts(
     >>> contradicts(calibrate(Measured(scores, scores)), alarms=24, good=260)
     True
     """
-    if calibration["interval"] is None or not good:
+    if calibration.interval is None or not good:
         return False
-    low, high = calibration["interval"]
+    low, high = calibration.interval
     parts = parts or good
     share = alarms * parts / good
     few, many = bdtr(math.ceil(share), parts, low), 1 - bdtr(math.floor(share) - 1, parts, high)
     return bool(min(few, many if share >= 1 else 1) < ENDS[0])
 
 
-def describe(calibration: dict[str, Any]) -> str:
+def describe(calibration: Calibration) -> str:
     """Return one line on the threshold, for logs and summaries.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> describe(calibrate(Measured(scores, scores)))
     'threshold 2.990, which about 1.00% of good images reach (0.12% to 2.77% with 95% ...'
     """
-    if calibration["threshold"] is None:
-        return f"no threshold: {calibration['why']}"
-    low, high = calibration["interval"]
-    total, unseen = len(calibration["scores"]), calibration["unseen"]
-    rate = calibration["false_alarm_rate"]
+    if calibration.threshold is None or calibration.interval is None:
+        return f"no threshold: {calibration.why}"
+    low, high = calibration.interval
+    total, unseen = len(calibration.scores), calibration.unseen
+    rate, end = calibration.false_alarm_rate, score_text(float(calibration.scores[-1]))
     if unseen == 0:
         images = f"{total} good training images, each scored as if left out of the fit"
     elif unseen == total:
         images = f"{total} good images that the model was not fitted on"
     else:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
-    threshold, end = calibration["threshold"], score_text(float(calibration["scores"][-1]))
-    chosen = ", chosen by hand" if calibration["method"] == BY_HAND else ""
-    if calibration["method"] == "largest":
+    chosen = ", chosen by hand" if calibration.method == BY_HAND else ""
+    if calibration.method == "largest":
         end += f", just below it, because {percent(rate, 2)} takes {needed(rate)} good images"
     return (
-        f"threshold {score_text(threshold)}{chosen}, which about "
+        f"threshold {score_text(calibration.threshold)}{chosen}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
-        f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "
+        f"with {calibration.level:.0%} confidence), from {images}; the largest of these scores "
         f"is {end}"
     )

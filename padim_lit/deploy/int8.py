@@ -113,10 +113,10 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
         raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
     found.set_state(state)
     calibration = detector.calibration
-    if calibration is None or calibration["method"] == BY_HAND:
+    if calibration is None or calibration.method == BY_HAND:
         found.calibration = calibration
     else:
-        set_threshold(found, dataset, count, calibration["false_alarm_rate"], loop, in_order=False)
+        set_threshold(found, dataset, count, calibration.false_alarm_rate, loop, in_order=False)
     return found
 
 

@@ -121,14 +121,14 @@ class Measured:
 
     Attributes:
         scores: (K,).
-        maxima: of the maps (K,).
+        map_maxima: of the maps (K,).
         unreliable: how many images have lower bounds for both, see `leave_one_out`.
         unseen: how many images were not in the moments.
         paths: of the K images; empty where they are not known.
     """
 
     scores: Tensor
-    maxima: Tensor
+    map_maxima: Tensor
     unreliable: int = 0
     unseen: int = 0
     paths: Sequence[str] = ()
@@ -353,9 +353,10 @@ def cross_fit(
             state = other.update_state(state, batch)
         other.set_state(state)
         found.append(measure(other, numbered(fold)))
-    scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
+    scores, maxima = [f.scores for f in found], [f.map_maxima for f in found]
     names = [paths[i] for i in chain(*folds)] if paths else ()
-    return Measured(scores, maxima, sum(f.unreliable for f in found), paths=names)
+    unreliable = sum(f.unreliable for f in found)
+    return Measured(torch.cat(scores), torch.cat(maxima), unreliable, paths=names)
 
 
 def remembering(

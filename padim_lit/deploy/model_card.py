@@ -36,7 +36,7 @@ def model_card(
     crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
     since = [one.get("mode") for one in provenance.get("history", []) if isinstance(one, dict)]
-    changed = {"update", "remove", "merge"} & {*since}
+    changed = any(mode in since for mode in ("update", "remove", "merge"))
     model = {
         SHA256: sha256,
         "fitted on": f"{detector.count} good images of {data}"

@@ -79,7 +79,7 @@ class Predictor:
         threshold, map_threshold: of scores, and of the maps' regions, see `Prediction`; None where
             unknown. To set the first moves the second, as the argument does.
         threshold_source: where the threshold is from, in words.
-        calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
+        calibration: a `padim_lit.model.calibration.Calibration`; None where there is none.
         model_sha256: of the file that `load` has read, the first 12 hex digits; None of others.
 
     Raises:
@@ -242,9 +242,7 @@ class Predictor:
         if anomalous and (at is None or map.max() < at):
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        calibration, p = self.calibration, None
-        if calibration is not None:
-            p = p_value(score, calibration["scores"].cpu().numpy(), calibration["unreliable"])
+        p = None if self.calibration is None else p_value(score, self.calibration)
         regions = find(map, at, view)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
@@ -266,7 +264,7 @@ class Predictor:
             calibration = recalibrate(calibration, rate)
             if threshold is not None:
                 calibration = by_hand(calibration, threshold, self.detector.image_score)
-            own, at = calibration["threshold"], calibration["map_threshold"]
+            own, at = calibration.threshold, calibration.map_threshold
             source = describe(calibration)
         elif threshold is not None:
             own, source = threshold, f"threshold {threshold:g}, chosen by hand"

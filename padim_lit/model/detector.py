@@ -11,6 +11,7 @@ from padim_lit.errors import InputError, require_finite, require_kinds, require_
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
@@ -109,7 +110,7 @@ class Detector(nn.Module):
         # No buffer: DDP would broadcast them before every step.
         self.fit_state: FitState | None = None
         self.cache, self.count = ProjectionCache(), 0
-        self.calibration: dict[str, Any] | None = None
+        self.calibration: Calibration | None = None
         self.provenance: dict[str, Any] = {}
         # Saved by `padim_lit.checkpoint`, not in the state dict.
         self.register_buffer("mean", None, persistent=False)
@@ -131,6 +132,11 @@ class Detector(nn.Module):
     def state_bytes(self) -> int:
         """Bytes that scoring needs beside backbone and Π, see `scoring_bytes`."""
         return scoring_bytes(self.gaussians, self.projection.dim)
+
+    @property
+    def threshold(self) -> float | None:
+        """Of scores: from it on they are called defective; None where none was chosen."""
+        return None if self.calibration is None else self.calibration.threshold
 
     @property
     def precision(self) -> str:

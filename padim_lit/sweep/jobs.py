@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from padim_lit.analysis.result_files import DONE, FAILED, SWEEP, sweep_of
+from padim_lit.errors import InputError
 from padim_lit.system.atomic import hold, run_folder, write_json, write_text
 from padim_lit.version import __version__
 
@@ -56,15 +57,20 @@ def is_done(folder: Path, result: str, job: dict[str, Any]) -> bool:
         return False
 
 
-def begin_sweep(folder: Path, name: str) -> bool:
+def begin_sweep(folder: Path, name: str) -> None:
     """Note which sweep `folder` belongs to; jobs of another sweep in it do not count.
 
-    The folder is held until this process ends. False where another sweep is running there.
+    The folder is held until this process ends.
+
+    Raises:
+        InputError: another sweep is running there.
     """
     if hold(folder) is None and sweep_of(folder) != name:
-        return False
+        raise InputError(
+            f"another sweep is running in {folder}; wait for its end, or give another "
+            "hydra.sweep.dir"
+        )
     write_text(folder / SWEEP, name)
-    return True
 
 
 def join_sweep(folder: Path, job: Path) -> None:

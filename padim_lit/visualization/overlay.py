@@ -1,98 +1,145 @@
-"""One picture beside its heat map, as PNG, drawn without a figure: fast, for a stream."""
+"""Images beside their heat maps, as PNG, drawn without a figure: fast, for a stream."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
-from scipy.ndimage import binary_erosion
+from PIL import Image, ImageColor, ImageDraw
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.prediction import Prediction
-from padim_lit.deploy.regions import spread
-from padim_lit.system.atomic import file_bytes
-from padim_lit.visualization.palette import FOUND
-from padim_lit.visualization.panels import FONT, drawable, overlay
+from padim_lit.deploy.regions import View, spread
+from padim_lit.visualization.palette import FOUND, TRUTH
+from padim_lit.visualization.panels import columns, grid, keys, letters, overlay, png, written
 
-#: White pixels between two pictures, and pixels of the longer side of one.
-GAP, SIDE = 4, 2048
-# Height of letters and width of outlines, as shares of a picture's width; and the smallest height.
-LETTERS, LINES, MIN_LETTERS = 1 / 60, 1 / 500, 11
+#: Pixels of a picture's longer side, at most.
+SIDE = 2048
+#: A picture whose longer side has at most half of these pixels is enlarged.
+SMALL = 256
+# Height of letters and width of outlines, as shares of a picture's mean side; and the thinnest.
+LETTERS, LINES, MIN_LINES = 1 / 60, 1 / 400, 2
 
 
 def side_by_side(
     picture: np.ndarray,
-    found: Prediction,
+    map: np.ndarray,
+    view: View,
     scale: tuple[float, float],
     threshold: float | None,
-    caption: str,
+    caption: Sequence[str],
     explanation: Explanation | None = None,
     roi: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    defect: str | None = None,
+    small: int = SMALL,
 ) -> bytes:
-    """Return a PNG: the picture, its map laid over it, the regions' outlines and a caption.
+    """Return a PNG: the picture, its map laid over it with outlines, and below them a caption.
 
-    What the model did not see, or does not count, stays grey. With an explanation also each
-    layer's share of the map, which add up to it, and boxes around the positions that matter most.
+    What the model did not see, or does not count, stays grey. With an explanation also boxes
+    around the positions that matter most, and each layer's share of the map, which add up to it.
 
     Args:
         picture: (h,w,3) uint8, of any size; the whole of it, upright.
-        found: what it got.
+        map: (a,b) float32 distances of what the model saw.
+        view: where that lies in the picture.
         scale: (low, high) distance of the colours.
         threshold: of the outlines; None draws none.
-        caption: what stands below.
+        caption: what is said below, beside what colours and lines mean.
         explanation: of this image's score.
         roi: bool, of the map's shape, what of it counts; None: all.
+        truth: bool, of the map's shape, the defect, which gets a dashed outline; None: unknown.
+        defect: what the truth is called; None: there is none.
+        small: see `SMALL`.
     """
-    (height, width), view = picture.shape[:2], found.view
-    line = max(1, round(LINES * width))
-    font = ImageFont.truetype(str(FONT), max(MIN_LETTERS, round(LETTERS * width)))
-    whole = spread(found.map, view, (height, width), peaks=True)
-    counts = True
-    if roi is not None:
-        counts = spread(roi.astype(np.float32), view, (height, width)) >= 0.5
-    heat = overlay(picture, np.where(counts, whole, np.nan), scale)
-    if threshold is not None:
-        heat[contour(whole >= threshold, line)] = ImageColor.getrgb(FOUND)
-    pictures, texts = [picture, heat], []
+    zoom = max(1, small // max(picture.shape[:2]))
+    picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    side = sum(picture.shape[:2]) / 2
+    line = max(MIN_LINES, round(LINES * side))
+    font = letters(round(LETTERS * side))
+    cells = [picture, heat_map(picture, map, view, scale, threshold, line, roi, truth)]
+    texts, scales = ["", ""], {"distance": scale}
     if explanation is not None:
-        pictures[0] = boxed(picture, explanation, view.size, line)
         layers = explanation.layer_scale(scale)
-        for part in explanation.layer_maps:
-            share = np.where(counts, spread(part, view, (height, width)), np.nan)
-            pictures.append(overlay(picture, share, layers))
-        texts = ["the positions that matter", "map: {:.1f} to {:.1f}".format(*scale)]
-        texts += explanation.captions
-        caption += ", of layers {:.1f} to {:.1f}".format(*layers)
-    step, row = width + GAP, round(1.4 * font.size)
-    wide = max(len(pictures) * step - GAP, round(font.getlength(caption)) + 4)
-    canvas = Image.new("RGB", (wide, height + row * (1 + bool(texts))), "white")
-    draw = ImageDraw.Draw(canvas)
-    for i, one in enumerate(pictures):
-        canvas.paste(Image.fromarray(one), (i * step, 0))
-    for i, text in enumerate(texts):
-        draw.text((i * step + 2, height), text, fill="black", font=font)
-    draw.text((2, canvas.height - row), caption, fill="black", font=font)
-    return file_bytes(canvas.save, "PNG", compress_level=1)
+        cells.append(boxed(picture, explanation, view.size, line))
+        cells += [heat_map(picture, part, view, layers, roi=roi) for part in explanation.layer_maps]
+        texts = ["image", "map", "the positions that matter", *explanation.captions]
+        scales = {"map:": scale, "layers:": layers}
+    across = columns(len(cells), picture.shape[:2])
+    drawn = grid([Image.fromarray(cell) for cell in cells], texts, across, font)
+    items = [*caption, *keys(round(font.size), scales, outlines(threshold, defect))]
+    # Below narrow pictures lines of a word would be no caption.
+    return png([drawn, written(items, max(drawn.width, round(30 * font.size)), font)])
 
 
-def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
-    """Return a line with name, score, threshold, decision, and the distances of the colours."""
+def caption_of(found: Prediction, name: str) -> list[str]:
+    """Return a name, and the score with threshold and decision.
+
+    >>> view = View((1, 1), (0, 0, 1, 1))
+    >>> caption_of(Prediction(2.0, 0.1, True, np.ones((1, 1)), 1.5, 1.5, None, None, view), "a.png")
+    ['a.png', 'score 2.00, threshold 1.50: defective']
+    """
     said = {True: ": defective", False: ": good", None: ""}[found.is_anomalous]
     threshold = "no threshold" if found.threshold is None else f"threshold {found.threshold:.2f}"
-    colours = "colours {:.1f} to {:.1f}".format(*scale)
-    name = drawable(name).replace("\n", r"\n")  # Pillow draws one line
-    return f"{name}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
+    return [name, f"score {found.score:.2f}, {threshold}{said}"]
+
+
+def heat_map(
+    picture: np.ndarray,
+    map: np.ndarray,
+    view: View,
+    scale: tuple[float, float],
+    threshold: float | None = None,
+    line: int = 1,
+    roi: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the picture (h,w,3) with its map over it, and outlines `line` pixels wide.
+
+    The arguments are those of `side_by_side`.
+    """
+    shape = picture.shape[:2]
+    whole, counts = spread(map, view, shape, peaks=True), True
+    if roi is not None:
+        counts = spread(roi.astype(np.float32), view, shape) >= 0.5
+    heat = overlay(picture, np.where(counts, whole, np.nan), scale)
+    regions = []
+    if truth is not None:
+        y, x = np.ogrid[: shape[0], : shape[1]]
+        dashes = (2 * x + y) // (3 * line) % 3 > 0
+        inside = spread(truth.astype(np.float32), view, shape, peaks=True) >= 0.5
+        regions.append((inside, dashes, TRUTH))
+    if threshold is not None:
+        regions.append((whole >= threshold, True, FOUND))
+    for region, _, _ in regions:  # a dark rim, which parts lines from any colour
+        heat[binary_dilation(region, iterations=(line + 1) // 2) & ~region] = 0
+    for region, shown, colour in regions:
+        edge = contour(region, line)
+        heat[edge] = 0
+        heat[edge & shown] = ImageColor.getrgb(colour)
+    return heat
+
+
+def outlines(threshold: float | None, defect: str | None) -> dict[str, tuple[str, int]]:
+    """Return what the outlines of a map and of a defect mean, as `keys` takes it; None: no such.
+
+    >>> outlines(3.0, None)
+    {'map at or above 3.00': ('#56b4e9', 1)}
+    """
+    lines = {}
+    if threshold is not None:
+        lines[f"map at or above {threshold:.2f}"] = (FOUND, 1)
+    return lines if defect is None else {**lines, defect: (TRUTH, 2)}
 
 
 def boxed(
-    image: np.ndarray,
-    explanation: Explanation,
-    size: tuple[int, int] | None = None,
-    width: int = 1,
+    image: np.ndarray, explanation: Explanation, size: tuple[int, int], width: int = 1
 ) -> np.ndarray:
     """Return the picture (h,w,3) with a box around each position that the explanation names.
 
-    The boxes are in pixels of the picture at `size` (h, w); None: as it is.
+    The boxes are in pixels of the picture at `size` (h, w).
     """
     drawn = Image.fromarray(image)
-    zoom = np.divide(drawn.size, (size or image.shape[:2])[::-1])
+    zoom = np.divide(drawn.size, size[::-1])
     draw = ImageDraw.Draw(drawn)
     for position in explanation.positions:
         corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)

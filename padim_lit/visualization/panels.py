@@ -1,28 +1,31 @@
-"""The parts that the heat-map figures share: scale, colours, outlines, colour bar, captions."""
+"""The parts that pictures share: scale, colours, letters, rows, captions."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from PIL import Image, ImageDraw, ImageFont
 
 from padim_lit.system.atomic import file_bytes
-from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
+from padim_lit.visualization.palette import DISTANCES
 
-OPACITY = 0.6
+# Of the colours; and how many there are.
+OPACITY, LEVELS = np.float32(0.6), 256
 #: What all text in pictures is set in: matplotlib brings it along.
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+BOLD = FONT.with_name("DejaVuSans-Bold.ttf")
+#: A picture's side in a sheet of many, were it square.
+THUMB = 178
+#: White pixels between two pictures, and the smallest height of letters.
+GAP, MIN_LETTERS = 4, 13
+#: A text, or a small picture and what it means.
+Item = str | tuple[Image.Image, str]
 
 
 def common_scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -43,81 +46,20 @@ def overlay(image: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> n
 
     What is NaN, as what was not seen, stays grey, at half its brightness.
     """
-    unseen = np.isnan(map)[..., None]
-    heat = colormaps[DISTANCES](Normalize(*scale, clip=True)(np.nan_to_num(map)))[..., :3]
-    grey = image.mean(axis=2, keepdims=True) / 255
-    laid = np.where(unseen, grey / 2, (1 - OPACITY) * grey + OPACITY * heat)
-    return np.rint(255 * laid).astype(np.uint8)
+    unseen, (low, high) = np.isnan(map), scale
+    level = np.clip((map - np.float32(low)) * np.float32(LEVELS / (high - low)), 0, LEVELS - 1)
+    level[unseen] = LEVELS
+    grey = image @ np.full(3, 1 / 3, np.float32) * np.where(unseen, np.float32(0.5), 1 - OPACITY)
+    laid = _heat()[level.astype(np.intp)]
+    laid += grey[..., None]
+    return np.rint(laid, out=laid).astype(np.uint8)
 
 
-def show(axes: Axes, image: np.ndarray, name: str, size: float = 10) -> None:
-    """Show an image, grey (h, w) or RGB (h, w, 3) uint8, with its name above and no ticks."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    # A fixed y spares matplotlib the search for a free place, a quarter of the drawing time.
-    axes.set_title(drawable(name), fontsize=size, pad=4, y=1.0, parse_math=False)
-    axes.set_axis_off()
-    axes.autoscale(False)  # an outline at the border must not shrink the image
-
-
-def outline(axes: Axes, picture: GalleryEntry, threshold: float | None, width: float) -> None:
-    """Draw where the map reaches ``threshold``, and the truth where it is known."""
-    halo = [withStroke(linewidth=width + 1.2, foreground="black")]
-    if picture.truth is not None and picture.truth.any():
-        # A frame of False closes the outline of a defect that touches the border.
-        inside = np.pad(picture.truth.astype(np.float32), 1)
-        h, w = inside.shape
-        lines = axes.contour(
-            np.arange(w) - 1, np.arange(h) - 1, inside, [0.5], colors=TRUTH, linewidths=width,
-            linestyles=[(0, (3, 1.5))],
-        )  # fmt: skip
-        lines.set_path_effects(halo)
-    if threshold is not None and picture.map.min() < threshold <= picture.map.max():
-        lines = axes.contour(picture.map, [threshold], colors=FOUND, linewidths=width)
-        lines.set_path_effects(halo)
-
-
-def colour_bar(
-    axes: Axes, scale: tuple[float, float], threshold: float | None, flat: bool = False
-) -> None:
-    """Fill `axes` with the colours of the distances and mark the threshold; `flat`: lying down."""
-    # The bar shows the colours as they look over mid-grey, not the pure ones.
-    ramp = overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(*scale, 256)[None], scale)
-    colours = ScalarMappable(Normalize(*scale), ListedColormap(ramp[0] / 255))
-    bar = axes.figure.colorbar(
-        colours, cax=axes, orientation="horizontal" if flat else "vertical", extend="max",
-        extendfrac=0.03,
-    )  # fmt: skip
-    bar.set_label("distance", fontsize=7.5 if flat else 9)
-    axes.tick_params(labelsize=7.5 if flat else 9)
-    if threshold is not None and scale[0] < threshold < scale[1]:
-        line = axes.axvline if flat else axes.axhline
-        line(threshold, color="black", linewidth=3.5)
-        line(threshold, color=FOUND, linewidth=1.6)
-
-
-def legend(figure: Figure, pictures: Sequence[GalleryEntry], threshold: float | None) -> None:
-    """Say at the bottom right what the outlines mean, as far as any is drawn."""
-    lines = []
-    if threshold is not None:
-        name = f"map at or above {threshold:.2f}"
-        lines.append(Line2D([], [], color=FOUND, linewidth=2.5, label=name))
-    known = [p for p in pictures if p.truth is not None and p.truth.any()]
-    if known:
-        planted = sum(p.planted for p in known)
-        name = "planted defect" if planted == len(known) else "true defect"
-        lines.append(Line2D([], [], color=TRUTH, linewidth=2.5, linestyle=(0, (2, 1)), label=name))
-    if lines:
-        figure.legend(
-            handles=lines, loc="lower right", ncols=2, fontsize=9, facecolor="#9A9A9A",
-            edgecolor="none", borderpad=0.3,
-        )  # fmt: skip
-
-
-def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
-    """Write at `x`, `y` inches from the lower left corner."""
-    # A name on disk may hold "$" pairs, which matplotlib would set as mathematics.
-    width, height = figure.get_size_inches()
-    figure.text(x / width, y / height, drawable(text), parse_math=False, **style)
+@cache
+def _heat() -> np.ndarray:
+    """What each level adds to the grey, float32 (LEVELS + 1, 3); the last, of the unseen, none."""
+    added = 255 * OPACITY * colormaps[DISTANCES](np.arange(LEVELS))[:, :3]
+    return np.pad(added, ((0, 1), (0, 0))).astype(np.float32)
 
 
 def drawable(text: str) -> str:
@@ -136,11 +78,118 @@ def _letters() -> frozenset[int]:
     return frozenset(FT2Font(str(FONT)).get_charmap())
 
 
-def inches(shape: tuple[int, int], side: float) -> float:
-    """Return the height of a panel `side` inches wide for maps of shape (h,w), within reason."""
-    h, w = shape
-    return side * min(max(h / w, 0.4), 2.5)
+def letters(height: int = 0, file: Path = FONT) -> ImageFont.FreeTypeFont:
+    """Return a font whose letters are `height` pixels high, `MIN_LETTERS` at least."""
+    return ImageFont.truetype(str(file), max(MIN_LETTERS, height))
 
 
-def to_png(figure: Figure) -> bytes:
-    return file_bytes(figure.savefig, format="png", pil_kwargs={"compress_level": 4})
+def thumb(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the size of pictures (h,w) in a sheet of many: of one area, however long they are.
+
+    >>> thumb((64, 640))
+    (56, 563)
+    """
+    h, w = (max(1, round(side * THUMB / math.prod(shape) ** 0.5)) for side in shape)
+    return h, w
+
+
+def columns(count: int, shape: tuple[int, int]) -> int:
+    """Return in how many columns `count` pictures (h,w) make a sheet that fits a screen best.
+
+    >>> [columns(6, shape) for shape in ((100, 100), (100, 1000), (1000, 100))]
+    [3, 1, 6]
+    """
+
+    def excess(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return abs(math.log(columns * shape[1] / (rows * shape[0]) / 1.5))
+
+    return min({math.ceil(count / rows) for rows in range(1, count + 1)}, key=excess)
+
+
+def grid(
+    pictures: Sequence[Image.Image],
+    texts: Sequence[str],
+    columns: int,
+    font: ImageFont.FreeTypeFont,
+    gap: int = GAP,
+) -> Image.Image:
+    """Return pictures of one size in rows, each with its text below, as far as any has one."""
+    width, height = pictures[0].size
+    texts = [drawable(text) for text in texts]
+    across = gap + max(width, *(math.ceil(font.getlength(text)) + 4 for text in texts))
+    down = gap + height + round(1.4 * font.size) * any(texts)
+    size = columns * across - gap, math.ceil(len(pictures) / columns) * down - gap
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        x, y = i % columns * across, i // columns * down
+        sheet.paste(picture, (x, y))
+        draw.text((x + 2, y + height), text, fill="black", font=font)
+    return sheet
+
+
+def keys(
+    size: int,
+    colours: Mapping[str, tuple[float, float]],
+    lines: Mapping[str, tuple[str, int]],
+) -> list[Item]:
+    """Return what colours and lines mean, as `written` takes it, in letters of `size` pixels.
+
+    Args:
+        size: height of the letters beside it.
+        colours: name → (low, high) distance.
+        lines: name → colour and number of dashes.
+    """
+    items: list[Item] = []
+    for name, (low, high) in colours.items():
+        ramp = np.linspace(low, high, 8 * size, dtype=np.float32)[None].repeat(size, axis=0)
+        # Over mid-grey, as the colours look, not the pure ones.
+        over = overlay(np.full((*ramp.shape, 3), 128, np.uint8), ramp, (low, high))
+        items.append((Image.fromarray(over), f"{name} {low:.1f} to {high:.1f}"))
+    for name, (colour, dashes) in lines.items():
+        line = Image.new("RGB", (2 * size, size // 2))
+        for i in range(dashes):
+            left, right = (2 * size * end // dashes for end in (i, i + 1))
+            line.paste(colour, (left + 2, 2, right - 2, size // 2 - 2))
+        items.append((line, name))
+    return items
+
+
+def written(items: Sequence[Item], width: int, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """Return items as lines of `width` pixels; one that is longer is broken between words.
+
+    >>> written(["score 2.00", "cell 7.png"], 400, letters()).size
+    (400, 21)
+    """
+    space, row = font.getlength(" "), round(1.6 * font.size)
+    x, y, wide, placed = 2.0, 0, float(width), []
+    for item in items:
+        *sign, text = (item,) if isinstance(item, str) else item
+        parts = [*sign, *drawable(text.replace("\n", r"\n")).split(" ")]
+        long = [font.getlength(p) if isinstance(p, str) else p.width for p in parts]
+        needed = sum(long) + space * (len(long) - 1)
+        for part, length in zip(parts, long, strict=True):
+            if x > 2 and x + max(length, needed) > width:
+                x, y = 2.0, y + row
+            needed = 0.0  # by what is left of the item
+            placed.append((round(x), y, part))
+            x, wide = x + length + space, max(wide, x + length + 2)
+        x += 2 * space  # more than between words
+    sheet = Image.new("RGB", (math.ceil(wide), y + row), "white")
+    draw = ImageDraw.Draw(sheet)
+    for left, top, part in placed:
+        if isinstance(part, str):
+            draw.text((left, top), part, fill="black", font=font)
+        else:
+            sheet.paste(part, (left, top + (row - part.height) // 2 - 1))
+    return sheet
+
+
+def png(pictures: Sequence[Image.Image]) -> bytes:
+    """Return pictures below each other, from the left, as PNG."""
+    ends = list(accumulate(picture.height for picture in pictures))
+    sheet = Image.new("RGB", (max(picture.width for picture in pictures), ends[-1]), "white")
+    for picture, end in zip(pictures, ends, strict=True):
+        sheet.paste(picture, (0, end - picture.height))
+    return file_bytes(sheet.save, "PNG", compress_level=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.deploy.calibration import p_value
 from padim_lit.deploy.prediction import DECISIONS
+from padim_lit.model.calibration import Calibration
 from padim_lit.system.atomic import write_csv
 
 
@@ -48,7 +49,7 @@ def predictions_of(
 
 
 def table_of(
-    predictions: Iterable[TestScore], calibration: dict[str, Any] | None = None
+    predictions: Iterable[TestScore], calibration: Calibration | None = None
 ) -> list[tuple]:
     """Return the rows of predictions.csv in the order of the test set.
 
@@ -56,15 +57,14 @@ def table_of(
         calibration: the detector's; without one there is no p-value, and without its threshold no
             decision.
     """
-    good = None if calibration is None else calibration["scores"].cpu().numpy()
-    threshold = None if calibration is None else calibration["threshold"]
+    threshold = None if calibration is None else calibration.threshold
     return [
         (
             row.path,
             row.kind,
             row.label,
             row.score,
-            None if calibration is None else p_value(row.score, good, calibration["unreliable"]),
+            None if calibration is None else p_value(row.score, calibration),
             DECISIONS[None if threshold is None else row.score >= threshold],
         )
         for row in sorted(predictions, key=lambda row: row.index)
@@ -74,7 +74,7 @@ def table_of(
 def write_predictions(
     path: str | os.PathLike,
     predictions: Iterable[TestScore],
-    calibration: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Write `table_of` as CSV, scores exact.
 

@@ -1,6 +1,7 @@
 """Files that are no checkpoint, or only half of one, are refused in one line."""
 
 import hashlib
+import math
 import pickle
 import shutil
 import zipfile
@@ -28,6 +29,7 @@ from padim_lit.checkpoint.state import (
 from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
 from padim_lit.model import grid
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.system.torch_file import tensors_in
 
@@ -49,7 +51,7 @@ def test_what_was_saved_scores_the_same(tmp_path, dim):
     save_detector(detector, tmp_path / "a.ckpt")
     again = load_detector(tmp_path / "a.ckpt")
     assert again.count == detector.count
-    assert again.calibration["threshold"] == detector.calibration["threshold"]
+    assert again.calibration.threshold == detector.calibration.threshold
     assert all(map(torch.equal, again(images), detector(images)))
 
 
@@ -158,13 +160,33 @@ def test_a_strange_region_of_interest_or_offset_is_refused(saved, tmp_path, key,
         load_detector(tmp_path / "a.ckpt")
 
 
-def test_a_calibration_without_scores_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("strange", "why"),
+    [
+        ({"scores": torch.zeros(0)}, "calibration: scores is empty"),
+        ({"unseen": 1.0}, "calibration: unseen"),
+        ({"false_alarm_rate": "0.01"}, "calibration: false_alarm_rate"),
+        ({"level": math.nan}, "calibration: level"),
+        ({"interval": [0.0, 0.1]}, "calibration: interval"),
+        ({"interval": (0.2, 0.1)}, "calibration: interval"),
+        ({"interval": None}, "calibration: interval"),
+        ({"threshold": None, "method": None}, "calibration: interval"),
+        ({"thresold": 3.0}, "content is not what padim_lit writes"),
+    ],
+)
+def test_a_strange_calibration_is_refused(tmp_path, strange, why):
     detector = fitted_detector()
     detector.calibration = calibrate(Measured(torch.ones(9), torch.ones(9)))
-    detector.calibration["scores"] = torch.zeros(0)
-    save_detector(detector, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="calibration: scores is empty"):
+    state = full_state(detector)
+    keys = "scores map_maxima unreliable unseen false_alarm_rate map_threshold level threshold"
+    assert list(state["calibration"]) == [*keys.split(), "method", "interval", "why"]
+    save_detector(detector, tmp_path / "a.ckpt", state)
+    assert type(load_detector(tmp_path / "a.ckpt").calibration) is Calibration
+    state["calibration"] = state["calibration"] | strange
+    save_detector(detector, tmp_path / "a.ckpt", state)
+    with pytest.raises(InputError, match=why) as error:
         load_detector(tmp_path / "a.ckpt")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_where_the_map_lies_is_kept_and_not_measured_anew(saved, tmp_path, monkeypatch):

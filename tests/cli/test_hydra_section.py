@@ -3,14 +3,12 @@
 import logging
 
 import pytest
-from hydra._internal import logging_config
-from hydra._internal.instantiate import _instantiate2
 from hydra.core.utils import configure_log
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from padim_lit import InputError
-from padim_lit.cli import hydra_section
+from padim_lit.cli import hydra_internals, hydra_section
 
 HYDRAS = [
     "hydra.experimental.callbacks.LogJobReturnCallback",
@@ -31,7 +29,7 @@ WAYS = ["{name}", "${{oc.decode:'{name}'}}", "${{name}}", "${{oc.select:name}}"]
 
 @pytest.fixture(autouse=True)
 def guarded(monkeypatch):
-    for module in (_instantiate2, logging_config):
+    for module in hydra_internals.LOOKING_UP:
         monkeypatch.setattr(module, "_authorize_target_name", module._authorize_target_name)
     # What configures logging silences the loggers that there are, of all tests after it.
     monkeypatch.setattr(logging.root, "handlers", logging.root.handlers[:])

@@ -60,8 +60,8 @@ def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     plain = zygote.run([*TINY, "hydra.run.dir=plain", "false_alarm_rate=0.2"], here)
     assert plain.code == 0
     whole = load_detector(here / "plain" / "model.ckpt").calibration
-    assert known["scores"].mean() < whole["scores"].mean()
-    assert recalibrate(known, 0.2)["threshold"] < recalibrate(whole, 0.2)["threshold"]
+    assert known.scores.mean() < whole.scores.mean()
+    assert recalibrate(known, 0.2).threshold < recalibrate(whole, 0.2).threshold
 
 
 @pytest.mark.slow

@@ -1,17 +1,18 @@
 """Thresholds and p-values against what they promise."""
 
-import io
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from _helpers.fits import fitted_detector
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
 from padim_lit import InputError
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.calibration import (
     BY_HAND,
     CONFIDENCE,
@@ -30,6 +31,11 @@ from padim_lit.deploy.left_out import Measured
 from padim_lit.system.console import percent, score_text
 
 
+def known_by(scores, rate=0.01, unreliable=0):
+    scores = torch.tensor(np.asarray(scores, dtype=np.float32))
+    return calibrate(Measured(scores, scores, unreliable), rate)
+
+
 def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
     scores = np.random.default_rng(0).permutation(np.arange(1, 200, dtype=np.float32))
     chosen = choose(scores, 0.01)
@@ -44,22 +50,21 @@ def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
 def test_decisions_and_p_values_agree(total, rate, seed):
     rng = np.random.default_rng(seed)
     scores = np.sort(rng.gamma(4, size=total).astype(np.float32))
-    chosen = choose(rng.permutation(scores), rate)
-    if chosen.method == "empirical":
+    known = known_by(rng.permutation(scores), rate)
+    if known.method == "empirical":
         for score in (*scores[-5:], scores[0], scores[-1] + 1):
-            assert (score >= chosen.threshold) == (p_value(score, scores) <= rate + 1e-9)
+            assert (score >= known.threshold) == (p_value(score, known) <= rate + 1e-9)
 
 
 def test_p_value_counts_itself_and_ties():
-    scores = np.array([1, 2, 2, 3], dtype=np.float32)
-    found = [p_value(s, scores) for s in (0.5, 2.0, 2.5, 3.0, 9.0)]
+    known = known_by([1, 2, 2, 3])
+    found = [p_value(s, known) for s in (0.5, 2.0, 2.5, 3.0, 9.0)]
     assert found == [1.0, 0.8, 0.4, 0.4, 0.2]
 
 
 def test_a_p_value_takes_lower_bounds_for_high_scores():
-    scores = np.array([1, 2, 2, 3], dtype=np.float32)
-    assert p_value(9.0, scores, unreliable=2) == 0.6
-    assert p_value(2.5, scores, unreliable=9) == 1.0
+    assert p_value(9.0, known_by([1, 2, 2, 3], unreliable=2)) == 0.6
+    assert p_value(2.5, known_by([1, 2, 2, 3], unreliable=9)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_the_rate_that_is_said_is_what_the_order_statistic_gives(total, rate, sa
     known = calibrate(Measured(scores, scores), rate)
     assert f"which about {said} of good images reach" in describe(known)
     k = total + 1 - round(expected_rate(total, rate) * (total + 1))
-    assert known["interval"] == pytest.approx(beta(total + 1 - k, k).ppf([0.025, 0.975]))
+    assert known.interval == pytest.approx(beta(total + 1 - k, k).ppf([0.025, 0.975]))
 
 
 def test_a_threshold_is_said_with_all_of_its_digits():
@@ -81,7 +86,7 @@ def test_a_threshold_is_said_with_all_of_its_digits():
     assert describe(enough).startswith("threshold 17.00, ") and describe(enough).endswith(end)
     assert describe(few).endswith(f"{end}, just below it, because 1.00% takes 99 good images")
     last = Measured(scores[-1:], scores[-1:], paths=["a.png"])
-    assert highest(last, few["threshold"]).endswith("a.png 17.00")
+    assert highest(last, few.threshold).endswith("a.png 17.00")
 
 
 @given(st.integers(1, 60), st.integers(0, 9), st.floats(0.5, 4.5))
@@ -89,13 +94,13 @@ def test_a_threshold_by_hand_says_what_the_scores_say_of_it(total, unreliable, t
     scores = torch.from_numpy(np.random.default_rng(total).integers(1, 5, total)).float()
     known = calibrate(Measured(scores, 2 * scores, unreliable=min(unreliable, total)), 0.3)
     found = by_hand(known, threshold, "topk")
-    assert (found["threshold"], found["method"]) == (threshold, BY_HAND)
-    assert torch.equal(found["scores"], known["scores"])
+    assert (found.threshold, found.method) == (threshold, BY_HAND)
+    assert torch.equal(found.scores, known.scores)
     higher = int((scores >= np.float32(threshold)).sum())
     most = min(total, max(higher, unreliable))
-    assert found["false_alarm_rate"] == pytest.approx((1 + most) / (1 + total))
+    assert found.false_alarm_rate == pytest.approx((1 + most) / (1 + total))
     # Clopper and Pearson's: at its ends so many, or so few, are found in 2.5 % of all cases.
-    low, high = found["interval"]
+    low, high = found.interval
     assert binom.sf(higher - 1, total, low) == pytest.approx(0.025 if higher else 1)
     assert binom.cdf(most, total, high) == pytest.approx(0.025 if most < total else 1)
     said = f"threshold {score_text(threshold)}, chosen by hand, which about "
@@ -106,13 +111,13 @@ def test_a_threshold_by_hand_moves_the_maps_and_a_rate_takes_its_place():
     scores = torch.linspace(1, 3, 199)
     known = calibrate(Measured(scores, 2 * scores))
     found = by_hand(by_hand(known, 7.0, "topk"), 2.0, "topk")
-    assert found["map_threshold"] == pytest.approx(known["map_threshold"] * 2 / known["threshold"])
-    assert by_hand(known, 2.0, "max")["map_threshold"] == 2.0
+    assert found.map_threshold == pytest.approx(known.map_threshold * 2 / known.threshold)
+    assert by_hand(known, 2.0, "max").map_threshold == 2.0
     assert recalibrate(found, None) is found
-    for rate in (0.01, found["false_alarm_rate"]):
+    for rate in (0.01, found.false_alarm_rate):
         again = recalibrate(found, rate)
-        assert again["threshold"] == calibrate(Measured(scores, scores), rate)["threshold"]
-        assert again["method"] == "empirical"
+        assert again.threshold == calibrate(Measured(scores, scores), rate).threshold
+        assert again.method == "empirical"
 
 
 def test_photos_of_one_part_contradict_no_more_than_one_of_them():
@@ -136,12 +141,12 @@ def test_the_one_image_that_sets_the_threshold_is_named():
     for total, alone in ((198, True), (199, False)):  # of 199 the second highest sets it
         scores = torch.linspace(1, 3, total)
         found = highest(
-            Measured(scores, scores, paths=paths), calibrate(Measured(scores, scores))["threshold"]
+            Measured(scores, scores, paths=paths), calibrate(Measured(scores, scores)).threshold
         )
         assert found.startswith(f"the good image {total - 1}.png alone sets the") is alone
         assert "score highest, as a bad one" in found and f"here/{total - 1}.png 3.000, " in found
     twice = Measured(torch.tensor([3.0, 9.5, 9.5]), torch.ones(3), paths=paths)
-    assert "alone" not in highest(twice, calibrate(twice)["threshold"])
+    assert "alone" not in highest(twice, calibrate(twice).threshold)
 
 
 @pytest.mark.parametrize(("total", "rate"), [(150, 0.01), (60, 0.01), (25, 0.05), (12, 0.3)])
@@ -197,16 +202,16 @@ def test_a_rate_that_is_none(rate):
         choose(np.arange(30.0), rate)
 
 
-def test_a_calibration_survives_a_checkpoint_and_another_rate():
+def test_a_calibration_survives_a_checkpoint_and_another_rate(tmp_path):
     scores = torch.rand(150, generator=torch.Generator().manual_seed(0))
     known = calibrate(Measured(scores, scores + 1), 0.1)
-    assert known["map_threshold"] == pytest.approx(known["threshold"] + 1)  # of maps' maxima
-    file = io.BytesIO()
-    torch.save(known, file)
-    file.seek(0)
-    back = torch.load(file, weights_only=True)
-    assert recalibrate(back, None)["threshold"] == known["threshold"]
-    assert recalibrate(back, 0.3)["threshold"] < known["threshold"]
-    assert torch.equal(back["scores"], scores.sort().values)
+    assert known.map_threshold == pytest.approx(known.threshold + 1)  # of maps' maxima
+    detector = fitted_detector()
+    detector.calibration = known
+    save_detector(detector, tmp_path / "a.ckpt")
+    back = load_detector(tmp_path / "a.ckpt").calibration
+    assert recalibrate(back, None).threshold == known.threshold
+    assert recalibrate(back, 0.3).threshold < known.threshold
+    assert torch.equal(back.scores, scores.sort().values)
     assert "about 9.93% of good images reach" in describe(back)
     assert "takes 99" in describe(calibrate(Measured(scores[:5], scores[:5])))

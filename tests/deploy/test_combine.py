@@ -142,7 +142,7 @@ def test_what_was_removed_stays_out_though_its_folder_still_holds_it(here, zygot
     rest = run("mode=calibrate ckpt=a_run/model.ckpt images=a/train", "rest")
     whole = run("mode=calibrate ckpt=out/out/model.ckpt images=all/train", "whole")
     assert "not counted: 7 images that mode=remove took out" in whole.out, whole.err
-    one, other = (load(here, f"out/{name}").calibration["threshold"] for name in ("rest", "whole"))
+    one, other = (load(here, f"out/{name}").calibration.threshold for name in ("rest", "whole"))
     assert rest.code == 0 and one == pytest.approx(other, rel=1e-3)
     back = "mode=update ckpt=out/out/model.ckpt images=all/train"
     refused = run(back, "refused")
@@ -234,7 +234,7 @@ def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = ["mode=calibrate", "ckpt=fc/model.ckpt", "images=b/train", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=fr"], here)
     assert result.code == 0 and "learnt anew" not in result.err, result.err
-    scores = [d.calibration["scores"].sort().values for d in (alone, load(here, "fr"))]
+    scores = [d.calibration.scores.sort().values for d in (alone, load(here, "fr"))]
     torch.testing.assert_close(*scores)
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -117,10 +118,8 @@ def exported(here, export):
             return file, export(kind, f"output={file}", f"threshold={threshold}")
         # Of the checkpoint here, of the command line above.
         model = detector_of(here, kind)
-        model.calibration = calibrate(Measured(SCORES, SCORES)) | {
-            "threshold": threshold, "map_threshold": None,
-            "interval": [0.0, 0.1], "method": "empirical",
-        }  # fmt: skip
+        known = replace(calibrate(Measured(SCORES, SCORES)), map_threshold=None)
+        model.calibration = replace(known, threshold=threshold)
         save_detector(model, here / "calibrated.ckpt")
         return file, export(kind, "ckpt=calibrated.ckpt", f"output={file}")
 
@@ -377,12 +376,12 @@ def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
 def test_calibrated_threshold_makes_the_decision(here, export, exported):
     _, report = exported("jl")  # whose decisions are above
     calibration = load_detector(here / "calibrated.ckpt").calibration
-    assert report["threshold"] == calibration["threshold"]
+    assert report["threshold"] == calibration.threshold
     assert not any("No decision" in note for note in report["notes"])
     slim = ["ckpt=calibrated.ckpt", "format=torch", "output=calibrated_slim.ckpt"]
     assert export("jl", *slim)["threshold"] == report["threshold"]
     kept = load_detector(here / "calibrated_slim.ckpt").calibration
-    assert kept["threshold"] == report["threshold"] and torch.equal(kept["scores"], SCORES)
+    assert kept.threshold == report["threshold"] and torch.equal(kept.scores, SCORES)
 
 
 # --- What is refused --------------------------------------------------------------------------

@@ -156,7 +156,7 @@ def test_scores_are_those_of_fits_without_the_image(detector, how):
         maxima.append(float(map.max()))
     fit(detector, images)
     found = measure(detector, [{"image": images[:5]}, {"image": images[5:]}])
-    scores, tops, unreliable = found.scores, found.maxima, found.unreliable
+    scores, tops, unreliable = found.scores, found.map_maxima, found.unreliable
     bound = math.sqrt(7 / 6)  # on the safe side
     assert unreliable == 0
     for found, wanted in ((scores, expected), (tops, maxima)):
@@ -179,7 +179,7 @@ def test_a_backbone_in_bf16_does_not_round_the_scores(detector):
     fit(detector, images)
     with torch.autocast("cpu", torch.bfloat16):
         found = measure(detector, [{"image": images}])
-    for values in (found.scores, found.maxima):
+    for values in (found.scores, found.map_maxima):
         assert (values != values.bfloat16().float()).any()
 
 
@@ -215,7 +215,7 @@ def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
     # On the safe side.
     assert (ratio > math.sqrt(10 / 11) - 1e-3).all() and (ratio < 1 + 1e-3).all()
     assert torch.equal(model.projection.matrix, matrix) and torch.equal(model.mean, mean)
-    assert len(found.maxima) == 12 and found.unreliable == 0
+    assert len(found.map_maxima) == 12 and found.unreliable == 0
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
     fit_on_images(model.eval(), images)
     moments = model.require_state().moments
     ridge = replace(model.ridge, common=pooled(moments))
-    found = measure(model, [{"image": images}]).maxima
+    found = measure(model, [{"image": images}]).map_maxima
     for i in range(8):
         one, empty = x[i], density.empty(model.positions, "cpu")
         image, _ = density.update_moments(empty, one, one[None], lambda every: every)

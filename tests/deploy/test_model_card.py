@@ -8,7 +8,8 @@ from _helpers.cli import TINY
 from _helpers.trees import build_tree, save_image, save_mask
 
 from padim_lit.checkpoint.format import sha256_of
-from padim_lit.deploy.model_card import is_card_of
+from padim_lit.checkpoint.state import load_detector
+from padim_lit.deploy.model_card import is_card_of, model_card
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,14 @@ def test_a_fit_that_fails_leaves_no_card_of_the_one_before(zygote, here):
     result = zygote.run([*args, "data.root=broken", "full_check=0"], here)
     assert result.code == 1 and photo.name in result.err
     assert not (here / "twice/model_card.md").exists()
+
+
+def test_a_history_from_elsewhere_may_hold_anything(here):
+    detector = load_detector(here / "run/model.ckpt")
+    detector.provenance["history"] = [{"mode": ["fit"]}, "update"]
+    assert "changed since then" not in model_card(detector)
+    detector.provenance["history"].append({"mode": "update"})
+    assert "changed since then" in model_card(detector)
 
 
 @pytest.mark.slow

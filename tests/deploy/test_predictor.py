@@ -214,9 +214,9 @@ def test_a_folder_and_a_pattern_give_a_list_of_their_images(predictor, picture):
 def test_decisions_and_p_values_come_from_the_training_images(here, predictor, picture):
     known = load_detector(here / "run" / "model.ckpt").calibration
     found = predictor(picture)
-    assert found.threshold == predictor.threshold == known["threshold"]
-    assert found.is_anomalous is (found.score >= known["threshold"])
-    assert found.p_value == p_value(found.score, known["scores"].numpy())
+    assert found.threshold == predictor.threshold == known.threshold
+    assert found.is_anomalous is (found.score >= known.threshold)
+    assert found.p_value == p_value(found.score, known)
     strict = padim_lit.load(here / "run" / "model.ckpt", false_alarm_rate=0.05, device="cpu")
     assert strict.threshold > predictor.threshold
     given = padim_lit.load(here / "run" / "model.ckpt", threshold=found.score, device="cpu")
@@ -245,7 +245,7 @@ def test_a_threshold_can_be_given_where_none_could_be_chosen(here, picture):
     detector = load_detector(here / "run" / "model.ckpt")
     known = detector.calibration
     # Of scores that are all lost in rounding, as with too small an eps.
-    lost = Measured(known["scores"], known["map_maxima"], unreliable=len(known["scores"]))
+    lost = Measured(known.scores, known.map_maxima, unreliable=len(known.scores))
     detector.calibration, detector.image_score = calibrate(lost), "topk"
     predictor = Predictor(detector, device="cpu", threshold=3.0)
     found = predictor(picture)

@@ -137,7 +137,7 @@ def test_a_fit_gives_an_image_to_the_backbone_once(kind, rotations, tmp_path, mo
     assert many == (IMAGES + scored + looked_at) * rotations
     for name in ("mean", "layer_means"):
         torch.testing.assert_close(getattr(known, name), getattr(plain, name))
-    scores, expected = (one.calibration["scores"] for one in (known, plain))
+    scores, expected = (one.calibration.scores for one in (known, plain))
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=0)
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from padim_lit.analysis.result_files import sweep_of
 from padim_lit.cli.overrides import as_typed, folder_name, folders, read_overrides
 from padim_lit.cli.trainer_parts import interruptible
+from padim_lit.errors import InputError
 from padim_lit.sweep.jobs import begin, begin_sweep
 
 SWEEP = ["-m", *TINY]
@@ -146,10 +147,11 @@ def test_another_modes_result_is_not_taken_for_a_jobs(zygote, here):
 
 
 def test_another_sweep_in_a_folder_waits_for_the_first(tmp_path):
-    assert begin_sweep(tmp_path, "one")
-    assert not begin_sweep(tmp_path, "another")
+    begin_sweep(tmp_path, "one")
+    with pytest.raises(InputError, match="another sweep is running"):
+        begin_sweep(tmp_path, "another")
     assert sweep_of(tmp_path) == "one"
-    assert begin_sweep(tmp_path, "one")  # the same command once more, which shares its jobs
+    begin_sweep(tmp_path, "one")  # the same command once more, which shares its jobs
 
 
 def test_a_job_that_is_run_again_leaves_no_earlier_run_of_a_tracker(tmp_path):

@@ -1,12 +1,25 @@
 """What stands below the pictures of one image is said of the picture above it."""
 
+import io
+
 import numpy as np
-from PIL import ImageDraw
+import pytest
+from PIL import Image, ImageDraw
 
 from padim_lit.deploy.explanation import Explanation
-from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.regions import View
-from padim_lit.visualization.overlay import GAP, side_by_side
+from padim_lit.visualization.overlay import side_by_side
+from padim_lit.visualization.panels import GAP
+
+MAP = np.ones((8, 8), np.float32)
+WHY = Explanation(2.0, {"layer 1": 0.6, "layer 2": 0.4}, [], np.stack([MAP, MAP]) / 2)
+
+
+def drawn(shape, why=None):
+    h, w = shape
+    picture = np.full((h, w, 3), 100, np.uint8)
+    png = side_by_side(picture, MAP, View((h, w), (0, 0, w, h)), (6.0, 30.0), None, ["a"], why)
+    return Image.open(io.BytesIO(png))
 
 
 def test_each_scale_is_said_of_its_own_pictures(monkeypatch):
@@ -15,10 +28,16 @@ def test_each_scale_is_said_of_its_own_pictures(monkeypatch):
         ImageDraw.ImageDraw, "text",
         lambda self, at, text, **how: (said.update({text: at}), draw(self, at, text, **how)),
     )  # fmt: skip
-    map = np.ones((8, 8), np.float32)
-    found = Prediction(2.0, None, None, map, None, None, None, None, View((8, 8), (0, 0, 8, 8)))
-    why = Explanation(2.0, {"layer 1": 0.6, "layer 2": 0.4}, [], np.stack([map, map]) / 2)
-    side_by_side(np.zeros((8, 8, 3), np.uint8), found, (6.0, 30.0), None, "colours", why)
-    assert said["map: 6.0 to 30.0"][0] == 8 + GAP + 2
-    assert said["layer 1: 60% of the score"][0] == 2 * (8 + GAP) + 2
-    assert said["colours, of layers 3.0 to 30.0"][0] == 2
+    drawn((8, 8), WHY)  # each 256 pixels wide, in three columns
+    assert said["map"] == (256 + GAP + 2, 256)
+    assert said["the positions that matter"] == (2 * (256 + GAP) + 2, 256)
+    assert said["layer 1: 60% of the score"][0] == 2
+    assert said["layer 2: 40% of the score"][0] == 256 + GAP + 2
+    assert {"map:", "layers:", "6.0", "3.0", "30.0"} < set(said)
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((30, 300), 1), ((300, 30), 5), ((300, 300), 3)])
+def test_long_pictures_lie_below_or_beside_each_other(shape, columns):
+    wide, high = drawn(shape, WHY).size
+    assert wide >= columns * shape[1] and high >= -(-5 // columns) * shape[0]
+    assert 1 / 3 < wide / high < 3

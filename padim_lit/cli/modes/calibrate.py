@@ -18,6 +18,7 @@ from padim_lit.deploy.calibration import (
 )
 from padim_lit.deploy.left_out import measure, measure_training
 from padim_lit.errors import InputError
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.detector import Detector
 from padim_lit.model.warm_up import learners
 from padim_lit.system.console import count, score_text
@@ -105,7 +106,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     scored = ("scored", f"{count(len(found.scores), 'image')} of {what}")
     calibration = calibrate(found, rate)
     replaced = _replace(detector, calibration, facts)
-    note = ("note", highest(found, calibration["threshold"]))
+    note = ("note", highest(found, calibration.threshold))
     finish(detector, folder, "calibrate", facts, scored, *replaced, note, *given.left_out())
 
 
@@ -122,17 +123,22 @@ def _set_alone(settings: Calibrate, folder: Path) -> None:
         calibration = recalibrate(calibration, settings.false_alarm_rate)
     else:
         calibration = by_hand(calibration, settings.threshold, detector.image_score)
-    facts = {"ckpt": settings.ckpt, "model_sha256": sha256, "images": len(calibration["scores"])}
+    facts = {"ckpt": settings.ckpt, "model_sha256": sha256, "images": len(calibration.scores)}
     finish(detector, folder, "calibrate", facts, *_replace(detector, calibration, facts))
 
 
 def _replace(
-    detector: Detector, calibration: dict[str, Any], facts: dict[str, Any]
+    detector: Detector, calibration: Calibration, facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
     """Replace the detector's calibration, complete `facts`, and return the lines to print."""
-    earlier = (detector.calibration or {}).get("threshold")
+    earlier = detector.threshold
     detector.calibration = calibration
-    facts |= {key: calibration[key] for key in ("false_alarm_rate", "threshold", "method", "why")}
+    facts |= {
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "threshold": calibration.threshold,
+        "method": calibration.method,
+        "why": calibration.why,
+    }
     said = [("result", describe(calibration))]
     if earlier is not None:  # other light would raise it, and hide defects
         said.append(("replaces", f"threshold {score_text(earlier)}"))

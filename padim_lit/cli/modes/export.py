@@ -131,14 +131,11 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
                 f"{what}: {len(back)} of {len(fitted)} images were taken out by mode=remove, and "
                 "would count again; give it without them"
             )
-    threshold = settings.threshold
-    if threshold is None and detector.calibration is not None:
-        threshold = detector.calibration["threshold"]
+    threshold = detector.threshold if settings.threshold is None else settings.threshold
     if threshold is None:
         notes.append("No decision: the checkpoint holds no threshold; mode=calibrate sets one.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
-    old = (given.calibration or {}).get("threshold")
     if settings.refits:
         about["good"] = settings.good  # `data` is what projection and centroids are of
     seen = settings.images or settings.good
@@ -168,7 +165,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "files": [str(file.resolve()) for file in files],
         "ckpt": str(source.resolve()),
         "bytes": sum(file.stat().st_size for file in files),
-        "ckpt_threshold": old,
+        "ckpt_threshold": given.threshold,
         "ckpt_bytes": ckpt_bytes,
         **found,
         "compared": seen or "random images",
@@ -270,8 +267,7 @@ def _agreement(
         metric = ImageMetrics()
         metric.update(values, labels)
         found[key] = metric.compute()["image_auroc"]
-    old = (given.calibration or {}).get("threshold")
-    if threshold is not None and old is not None:
+    if threshold is not None and (old := given.threshold) is not None:
         found["other_decisions"] = int(((before >= old) != (after >= threshold)).sum())
     return found
 

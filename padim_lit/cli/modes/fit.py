@@ -2,13 +2,11 @@
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import MISSING
@@ -16,32 +14,24 @@ from omegaconf import MISSING
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import build, fit_notes
-from padim_lit.cli.config import as_asked
+from padim_lit.cli.fit_results import report
 from padim_lit.cli.settings import OneDim, Scoring
-from padim_lit.cli.thresholds import at_threshold, table_of_choices
-from padim_lit.cli.tracking import finish, log_run, survived
+from padim_lit.cli.thresholds import at_threshold
+from padim_lit.cli.tracking import finish, survived
 from padim_lit.cli.trainer_parts import Recorder, WholeFile, interruptible
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.loaders import require_one_each
-from padim_lit.deploy.calibration import BY_HAND, recalibrate
-from padim_lit.deploy.explanation import explain
-from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.prediction import ModelInput
+from padim_lit.data.trainer import require_trainer
 from padim_lit.errors import InputError
 from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
-from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import written_with
-from padim_lit.visualization.gallery import GalleryEntry, write_maps
-from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
-from padim_lit.visualization.overlay import colours
-from padim_lit.visualization.panels import common_scale
-from padim_lit.visualization.predictions import write_predictions
-from padim_lit.visualization.summary import MEANING, print_summary
+from padim_lit.visualization.heatmaps import remove_heatmaps
+from padim_lit.visualization.summary import MEANING
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +92,12 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
         else:
             model, tested = build.make_model(settings, data), None
         logger = build.make_logger(settings.logger)
-        work = FitRun(settings, data, model, tested, logger, folder)
+        work = FitRun(settings, data, model, logger, folder)
         results = work.fit_and_test()
         if work.trainer.is_global_zero:
-            work.report(results)
+            sha256 = tested or checkpoint_format.sha256_of(folder / "model.ckpt")
+            results[checkpoint_format.SHA256] = sha256
+            report(results, settings, data, model, work.recorder, logger, folder)
         failed = False
         return results
     finally:
@@ -115,22 +107,18 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 
 @dataclass
 class FitRun:
-    """One run of mode=fit; its Trainer may be replaced where memory runs out.
-
-    Args:
-        tested: which checkpoint the model was read from, if from one.
-    """
+    """One run of mode=fit; its Trainer may be replaced where memory runs out."""
 
     settings: Fit
     data: AnomalyData
     model: PaDiM
-    tested: str | None
     logger: Logger | None
     folder: Path
     recorder: Recorder = field(default_factory=Recorder)
 
     def __post_init__(self) -> None:
         self.trainer = build.make_trainer(self.settings.trainer, self.logger, self.recorder)
+        require_trainer(self.trainer)  # in a spawned rank, an error would be a traceback
 
     def fit_and_test(self) -> dict[str, Any]:
         """Fit and test; return the content of metrics.json."""
@@ -225,90 +213,3 @@ class FitRun:
         else:
             halving(first, attempt, what)
         return time.perf_counter() - self.recorder.started
-
-    def report(self, results: dict[str, Any]) -> None:
-        """Write all files beside the checkpoint, metrics.json last, and print the summary."""
-        settings, folder = self.settings, self.folder
-        notes = self.complete_notes(results)
-        calibration = self.model.detector.calibration
-        if calibration is not None:
-            calibration = recalibrate(calibration, settings.false_alarm_rate)
-        predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
-        look = self.look_of(pictures, results, calibration)
-        checkpoint = typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt"
-        paths = {"metrics": folder / "metrics.json"}
-        heatmaps = self.draw(pictures, look)
-        if predictions:
-            paths["predictions"] = folder / "predictions.csv"
-            write_predictions(paths["predictions"], predictions, calibration)
-        if heatmaps:
-            paths["heat maps"] = heatmaps[-1]
-        paths |= {"checkpoint": checkpoint, "config": folder / "config.yaml"}
-        # Hydra's own copy under .hydra/ keeps its interpolations.
-        config = as_asked(asdict(settings))
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        write_text(paths["config"], text)
-        sha256 = self.tested or checkpoint_format.sha256_of(folder / "model.ckpt")
-        results[checkpoint_format.SHA256] = sha256
-        if not settings.ckpt:
-            self.write_card(results, sha256)
-        # Last: a folder with metrics.json is complete.
-        write_json(paths["metrics"], results)
-        with survived("the results"):
-            log_run(
-                self.logger,
-                folder,
-                config=config,
-                results=results,
-                predictions=predictions,
-                pictures=pictures,
-                threshold=look.threshold,
-                calibration=calibration,
-            )
-        print_summary(results, paths, notes, table_of_choices(results))
-
-    def complete_notes(self, results: dict[str, Any]) -> list[str]:
-        """Return the notes to print; a contradicted threshold joins the results' notes, too."""
-        contradiction = fit_notes.contradiction(results)
-        # Said after what they are about.
-        notes = [*results["notes"], *fit_notes.on_threshold(results), *contradiction]
-        if words := self.model.look_at:
-            notes.append(fit_notes.sentence(words))
-        results["notes"] += contradiction
-        return notes
-
-    def look_of(
-        self,
-        pictures: Sequence[GalleryEntry],
-        results: Mapping[str, Any],
-        calibration: dict[str, Any] | None,
-    ) -> Look:
-        """Choose how pictures are drawn: by the model's thresholds, else by the test's best."""
-        title = "{data}, {backbone}, {proj} to {dim}".format(**results)
-        scale = common_scale([picture.shown for picture in pictures])
-        if calibration is None or calibration["threshold"] is None:
-            # Maps take the best threshold of pixels, if their truth is known.
-            image, pixel = (
-                results.get(f"test/{one}_f1max_threshold") for one in ("image", "pixel")
-            )
-            return Look(image if pixel is None else pixel, image, scale, title)
-        how = "by hand" if calibration["method"] == BY_HAND else "from good images alone"
-        at = calibration["map_threshold"]
-        scale = colours(calibration["map_maxima"].numpy(), at) or scale  # as mode=predict has it
-        return Look(at, calibration["threshold"], scale, title, f"Thresholds, set {how}")
-
-    def draw(self, pictures: Sequence[GalleryEntry], look: Look) -> list[Path]:
-        """Write explained heat maps, whose files are returned, and the maps for the viewer."""
-        detector, folder = self.model.detector, self.folder / "heatmaps"
-        why = [explain(detector, ModelInput(one.image).tensor()) for one in pictures]
-        files = save_heatmaps(folder, pictures, look, why)
-        write_maps(folder / "maps.npz", pictures)
-        return files
-
-    def write_card(self, results: Mapping[str, Any], sha256: str) -> None:
-        """Write model_card.md; it tells how many of the test images that count show each defect."""
-        items = self.data.test_items
-        counted = [p for p in sorted(self.recorder.predictions) if items[p.index].count_image]
-        bad = Counter(p.kind for p in counted if p.label)
-        text = model_card(self.model.detector, sha256, results, bad)
-        write_text(self.folder / "model_card.md", text)

@@ -26,7 +26,6 @@ from padim_lit.system.atomic import write_bytes, write_csv, write_json
 from padim_lit.system.console import print_facts, progress
 from padim_lit.visualization.distortion import print_distortion
 from padim_lit.visualization.figure4 import Example, Method, draw
-from padim_lit.visualization.panels import to_png
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_f1max", "pixel_f1max_threshold")
 
@@ -114,7 +113,7 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
         "chosen": f"per kind the median image score under {settings.projs[0]}, kinds in turn",
         "notes": notes,
     }
-    path = write_bytes(folder / "figure4.png", to_png(draw(examples, methods, what)))
+    path = write_bytes(folder / "figure4.png", draw(examples, methods, what))
     print_facts(*(("note", note) for note in notes), ("figure", path))
     # Last: with figure4.json the folder is complete.
     items = [data.test_items[i] for i in chosen]

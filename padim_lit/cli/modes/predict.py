@@ -106,7 +106,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         **decides,
         "image_score": predictor.detector.image_score,
         # The viewer measures drift against these, and has no checkpoint.
-        "good_scores": None if calibration is None else calibration["scores"].tolist(),
+        "good_scores": None if calibration is None else calibration.scores.tolist(),
     }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = PredictRun(settings, folder, predictor, scored)
@@ -129,14 +129,12 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "source": settings.images,
         **written_with(predictor.device),
     }
-    if settings.coco:
-        write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
-    write_json(folder / "predict.json", results)
     names = ["predictions.csv", "predictions.jsonl"]
     if settings.coco:
+        write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
         names.append("coco.json")
-    names += ["predict.json", *work.folders]
-    written = [folder / name for name in names]
+    write_json(folder / "predict.json", results)
+    written = [folder / name for name in (*names, "predict.json", *work.folders)]
     # Watching is waiting, which is no pace.
     _print(results, 0 if settings.watch else scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
@@ -157,7 +155,7 @@ class PredictRun:
         self.folders: dict[str, None] = {}  # that files were written into
         self.full = False  # the last of these files could not be written
         calibration = predictor.calibration
-        maxima = None if calibration is None else calibration["map_maxima"].numpy()
+        maxima = None if calibration is None else calibration.map_maxima.numpy()
         self.scale = colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
@@ -259,9 +257,10 @@ class PredictRun:
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
-            caption = caption_of(found, PurePath(version.path).name, scale)
-            picture = np.asarray(seen.picture)
-            drawn = side_by_side(picture, found, scale, threshold, caption, why, self.roi)
+            drawn = side_by_side(
+                np.asarray(seen.picture), found.map, found.view, scale, threshold,
+                caption_of(found, PurePath(version.path).name), why, self.roi,
+            )  # fmt: skip
             more |= self.write("picture", version, drawn)
             small = GalleryEntry(
                 role=SCORED,
@@ -351,7 +350,7 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
-    if results["seconds"] > 0 and new:
+    if new:
         took = f"{results['seconds']:.1f} s for {count(new, 'image')}"
         facts.append(("took", f"{took}, {pace(new, results['seconds'])}"))
     if results["unreadable"]:

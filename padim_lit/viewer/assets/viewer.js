@@ -63,7 +63,10 @@ function verdictOf({ score, label, truth }) {
 }
 
 function drawGallery() {
-  const run = now.run;
+  const run = now.run, ratio = run.pictures.width / run.pictures.height;
+  // Long strips are as large as square pictures are, and so wider.
+  for (const place of [byId("gallery"), byId("large")]) place.classList.toggle("long", ratio > 2);
+  byId("gallery").style.setProperty("--thumb", `${11.5 * Math.sqrt(Math.max(1, ratio))}rem`);
   byId("gallery").replaceChildren(...run.pictures.items.map((item, i) => {
     const button = el("button", { type: "button", "aria-label": `${item.kind} ${item.name}, larger` }, el("canvas"));
     button.addEventListener("click", () => enlarge(i));

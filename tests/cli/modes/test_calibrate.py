@@ -61,12 +61,12 @@ def test_a_fit_ends_by_naming_the_image_that_alone_sets_the_threshold(here, zygo
 def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
     fitted = load_detector(here / "run/model.ckpt").calibration
     again, result = calibrated("data/train", "again")
-    assert again["unseen"] == fitted["unseen"] == 0
-    torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-5, atol=0)
-    assert again["threshold"] == pytest.approx(fitted["threshold"], rel=1e-5)
-    assert again["false_alarm_rate"] == 0.2, "the checkpoint's, where none is given"
+    assert again.unseen == fitted.unseen == 0
+    torch.testing.assert_close(again.scores, fitted.scores, rtol=1e-5, atol=0)
+    assert again.threshold == pytest.approx(fitted.threshold, rel=1e-5)
+    assert again.false_alarm_rate == 0.2, "the checkpoint's, where none is given"
     assert "12 good training images, each scored as if left out" in result.out
-    assert f"replaces  threshold {score_text(fitted['threshold'])}" in result.out
+    assert f"replaces  threshold {score_text(fitted.threshold)}" in result.out
 
 
 @pytest.mark.slow
@@ -74,8 +74,8 @@ def test_new_images_count_as_they_are_scored(here, calibrated):
     known, result = calibrated("fresh", "fresh_run")
     predictor = padim_lit.load(here / "run/model.ckpt")
     plain = sorted(predictor(path).score for path in sorted((here / "fresh").iterdir()))
-    assert known["unseen"] == FRESH
-    assert known["scores"].tolist() == pytest.approx(plain, rel=1e-5)
+    assert known.unseen == FRESH
+    assert known.scores.tolist() == pytest.approx(plain, rel=1e-5)
     assert f"{FRESH} good images that the model was not fitted on" in result.out
 
 
@@ -90,12 +90,12 @@ def test_a_rate_or_a_threshold_alone_is_kept(here, zygote):
     known = fitted.calibration
     other, out = alone("false_alarm_rate=0.4", "run", "alone")
     loose = other.calibration
-    assert loose["threshold"] == recalibrate(known, 0.4)["threshold"] < known["threshold"]
-    assert f"replaces  threshold {score_text(known['threshold'])}" in out
-    assert torch.equal(other.mean, fitted.mean) and torch.equal(loose["scores"], known["scores"])
+    assert loose.threshold == recalibrate(known, 0.4).threshold < known.threshold
+    assert f"replaces  threshold {score_text(known.threshold)}" in out
+    assert torch.equal(other.mean, fitted.mean) and torch.equal(loose.scores, known.scores)
     other, out = alone("threshold=2.5", "alone", "by_hand")
     assert "threshold 2.500, chosen by hand, which about" in out
-    assert f"replaces  threshold {score_text(loose['threshold'])}" in out
+    assert f"replaces  threshold {score_text(loose.threshold)}" in out
     for word in ("threshold 2.500, chosen by hand", str(HELD)):
         assert word in (here / "by_hand/model_card.md").read_text()
     predictor, given = (
@@ -146,11 +146,11 @@ def test_nearly_black_images_are_told_of(here, calibrated):
 def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     parts = [calibrated(name, f"part_{i}")[0] for i, name in enumerate(("data/train", "fresh"))]
     both, result = calibrated("both", "both_run", "batch_size=4")
-    expected = torch.cat([part["scores"] for part in parts]).sort().values
-    torch.testing.assert_close(both["scores"], expected, rtol=1e-5, atol=0)
-    assert both["unseen"] == FRESH and "of which 12 are in the fit and were left out" in result.out
+    expected = torch.cat([part.scores for part in parts]).sort().values
+    torch.testing.assert_close(both.scores, expected, rtol=1e-5, atol=0)
+    assert both.unseen == FRESH and "of which 12 are in the fit and were left out" in result.out
     facts = json.loads((here / "both_run/calibrate.json").read_text())
-    assert facts["images"] == HELD + FRESH and facts["threshold"] == both["threshold"]
+    assert facts["images"] == HELD + FRESH and facts["threshold"] == both.threshold
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_a_picture_that_comes_twice_counts_once(here, calibrated):
         for copy in "xy":
             shutil.copy(file, file.with_name(f"{copy}{file.name}"))
     known, result = calibrated("thrice", "thrice_run", "batch_size=5")
-    torch.testing.assert_close(known["scores"], once["scores"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(known.scores, once.scores, rtol=1e-5, atol=0)
     assert f"not counted: {2 * FRESH} images that show the same picture" in result.out
 
 
@@ -174,13 +174,13 @@ def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, cal
     undecided = zygote.run([*predict, "hydra.run.dir=undecided"], here)
     assert "not calibrated (mode=calibrate does it)" in undecided.out + undecided.err
     known, _ = calibrated("both", "with_threshold", RATE, ckpt="updated/model.ckpt")
-    assert known["threshold"] is not None and known["unseen"] == 0
+    assert known.threshold is not None and known.unseen == 0
     decided = zygote.run(
         ["mode=predict", "ckpt=with_threshold/model.ckpt", *predict[2:], "hydra.run.dir=decided"],
         here,
     )
     assert json.loads((here / "decided/predict.json").read_text())["threshold"] == pytest.approx(
-        known["threshold"]
+        known.threshold
     ), decided.err
 
 
@@ -193,7 +193,7 @@ def test_images_that_were_taken_out_set_no_threshold_and_the_rate_stays(here, zy
     args = ["mode=remove", "ckpt=run/model.ckpt", "images=out", "hydra.run.dir=less"]
     assert zygote.run(args, here).code == 0
     known, _ = calibrated("fresh", "less_fresh", ckpt="less/model.ckpt")
-    assert known["false_alarm_rate"] == 0.2
+    assert known.false_alarm_rate == 0.2
     args = ["mode=calibrate", "ckpt=less_fresh/model.ckpt", "images=out", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=less_fresh"], here)
     assert result.code == 1 and "all 3 images were taken out by mode=remove" in result.err
@@ -215,7 +215,7 @@ def test_copies_of_some_are_not_all_that_the_fit_holds(here, zygote, calibrated)
     assert result.code == 1 and f"holds {HELD // 2} of the {HELD} images" in result.err
     once, _ = calibrated("data/train", "mixture_once", ckpt="mixture/model.ckpt")
     twice, _ = calibrated("twice", "mixture_twice", ckpt="mixture/model.ckpt")
-    assert torch.equal(once["scores"], twice["scores"]) and len(once["scores"]) == HELD
+    assert torch.equal(once.scores, twice.scores) and len(once.scores) == HELD
 
 
 @pytest.mark.slow
@@ -224,9 +224,9 @@ def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, z
     assert zygote.run(fisher, here).code == 0
     fitted = load_detector(here / "fisher/model.ckpt").calibration
     again, _ = calibrated("data/train", "fisher_again", ckpt="fisher/model.ckpt")
-    torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(again.scores, fitted.scores, rtol=1e-4, atol=0)
     both, result = calibrated("both", "fisher_both", ckpt="fisher/model.ckpt")
-    assert both["unseen"] == len(both["scores"]) == FRESH
+    assert both.unseen == len(both.scores) == FRESH
     assert f"not counted: {HELD} images that the model holds" in result.out
     (here / "some").mkdir()
     shutil.copy(next((here / "data/train/good").iterdir()), here / "some")

@@ -46,7 +46,7 @@ def test_a_run_says_what_it_was_and_sets_a_threshold(here):
     assert metrics["density"] == "both" and metrics["density/components"] == 6
     assert (metrics["neighbourhood"], metrics["rotations"]) == (3, 2)
     known = load(here / "run/model.ckpt").calibration
-    assert len(known["scores"]) == IMAGES and known["threshold"] > 0
+    assert len(known.scores) == IMAGES and known.threshold > 0
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_new_good_images_calibrate_it(here, zygote):
     run(zygote, here, "mode=calibrate", "ckpt=run/model.ckpt", "images=data/test/good",
         "false_alarm_rate=0.3", "trainer=cpu", "hydra.run.dir=calibrated")  # fmt: skip
     known = load(here / "calibrated/model.ckpt").calibration
-    assert known["unseen"] == 3 and known["threshold"] > 0
+    assert known.unseen == 3 and known.threshold > 0
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
 from padim_lit.viewer.content import build
-from padim_lit.visualization.overlay import GAP, boxed, caption_of, colours, contour, side_by_side
+from padim_lit.visualization.overlay import boxed, caption_of, colours, contour, side_by_side
+from padim_lit.visualization.panels import GAP
 
 FIT = [*TINY, "image_score=max"]
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
@@ -734,23 +735,25 @@ def test_an_overlay_shows_the_contour(tmp_path):
     map[2:6, 2:6] = 2
     ring = contour(map >= 1)
     assert ring.sum() == 12 and not ring[3:5, 3:5].any()
-    view = View((40, 40), (8, 8, 24, 24))  # the picture is half its size
+    view = View((300, 300), (60, 60, 180, 180))  # the picture is half its size
     found = Prediction(2.0, None, True, map, 1.0, 1.0, None, find(map, 1.0, view), view)
-    image = np.full((20, 20, 3), 100, np.uint8)
-    caption = caption_of(found, "Prüf ×.png", (0, 2))
-    assert caption == "Prüf ×.png  |  score 2.00, threshold 1.00: defective  |  colours 0.0 to 2.0"
-    assert caption_of(found, "部.png", (0, 2)).startswith("\\u90e8.png  |")  # no font has it
-    odd = caption_of(found, "a\nb\x85\u2029\udce4\u202e.png", (0, 2))
-    assert odd.startswith(r"a\nb\x85\u2029\udce4\u202e.png  |")
-    assert side_by_side(image, found, (0, 2), 1.0, odd)
-    drawn = pixels(io.BytesIO(side_by_side(image, found, (0, 2), 1.0, caption)))
-    assert drawn.shape[0] > 30 and drawn.shape[1] > 300  # as wide as the caption
-    heat = drawn[:20, 20 + GAP :][:, :20]
-    assert (drawn[:20, :20] == 100).all() and (heat[6, 8] == (0x56, 0xB4, 0xE9)).all()
+    image = np.full((150, 150, 3), 100, np.uint8)
+    caption = caption_of(found, "Prüf ×.png")
+    assert caption == ["Prüf ×.png", "score 2.00, threshold 1.00: defective"]
+
+    def drawn(**more):
+        png = side_by_side(image, map, view, (0, 2), 1.0, caption, **more)
+        whole = pixels(io.BytesIO(png))
+        assert whole.shape[0] > 160 and (whole[:150, :150] == 100).all()
+        return whole[:150, 150 + GAP :][:, :150]
+
+    heat = drawn()
     grey = (heat == 50).all(axis=2)  # what was not seen
-    assert grey.sum() == 400 - 64 and not grey[4:12, 4:12].any()
-    roi = map > 0  # columns 12 to 20 of the photo, half of them in its picture
-    drawn = pixels(io.BytesIO(side_by_side(image, found, (0, 2), 1.0, caption, roi=roi)))
-    grey = (drawn[:20, 20 + GAP :][:, :20] == 50).all(axis=2)  # nor counted
-    assert grey.sum() == 400 - 16 and not grey[6:10, 6:10].any()
+    assert not grey[30:90, 30:90].any() and 0.9 < grey.sum() / (150**2 - 60**2) <= 1
+    assert (heat == (0x56, 0xB4, 0xE9)).all(axis=2)[43:47, 55:65].any()
+    grey = (drawn(roi=map > 0) == 50).all(axis=2)  # nor counted
+    assert grey[32:40, 32:40].all() and not grey[50:70, 50:70].any()
+    truth = np.zeros((8, 8), bool)
+    truth[1, 1] = True
+    assert (drawn(truth=truth) == (0xF0, 0xE4, 0x42)).all(axis=2)[35:47, 35:47].any()
     assert colours(np.array([2.0, 4.0]), 4.0) == (1.5, 6.0) and colours(None, None) is None
