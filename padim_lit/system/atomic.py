@@ -148,10 +148,14 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A locked file beside `path`, gone after the block; see `_private`."""
+    """A new file beside `path`, locked, and gone after the block."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _private(path.parent)
+        temporary = path.parent / f".padim_lit-{secrets.token_hex(8)}.tmp"
+        handle = lock(temporary, os.O_CREAT | os.O_EXCL)
+        if fcntl is None:  # an open file cannot be renamed there
+            release(handle)
+            handle = None
         try:
             yield temporary
         finally:
@@ -241,16 +245,6 @@ def _remove_remnant(path: Path) -> None:
 def _remove(temporary: Path) -> None:
     shutil.rmtree(f"{temporary}.d", ignore_errors=True)
     temporary.unlink(missing_ok=True)
-
-
-def _private(where: Path) -> tuple[Path, int | None]:
-    """A new file under a lock."""
-    path = where / f".padim_lit-{secrets.token_hex(8)}.tmp"
-    handle = lock(path, os.O_CREAT | os.O_EXCL)
-    if fcntl is None:  # an open file cannot be renamed there
-        release(handle)
-        handle = None
-    return path, handle
 
 
 def lock(path: Path, flags: int = 0) -> int | None:
