@@ -1,4 +1,4 @@
-from .deploy.predictor import Prediction as Prediction
+from .deploy.prediction import Prediction as Prediction
 from .deploy.predictor import Predictor as Predictor
 from .deploy.predictor import load as load
 from .errors import InputError as InputError

@@ -21,8 +21,10 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # The most pixels between two positions of a backbone's own grid, along a side; here it is 32.
 MOST_STRIDE = 64
-# Levels of lists in lists in what a checkpoint says of its fit; a history has three.
+# Levels of lists in lists in what a checkpoint says of its fit, and parts of one; a history has
+# three, and a part for each image removed.
 MOST_NESTED = 32
+MOST_PARTS = 10**6
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Other dtypes of buffers: BatchNorm counts batches, a projection may hold indices.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -64,7 +66,7 @@ def _require_described(weights: dict[str, Tensor], state: dict[str, Any]) -> Non
     """Check what a checkpoint holds of every detector, fitted or not."""
     spec, provenance = state["spec"], state["provenance"]
     for key in ("spec", "provenance"):
-        _require(_is_tree(state[key]), f"{key}: its lists are nested without an end")
+        _require(_is_small(state[key]), f"{key}: its lists are nested without an end")
     for key, kind in _SPEC.items():
         _require(isinstance(spec[key], kind), f"spec: {key}")
     for key in ("weights", "name"):
@@ -157,24 +159,19 @@ def _require_calibration(calibration: Calibration, require: Callable) -> None:
     _require(chosen.count(None) in (0, 3) and 0 <= low <= high <= 1, "calibration: interval")
 
 
-def _is_tree(value: Any) -> bool:
-    """Whether no list, tuple or dict is in `value` twice, or deeper than `MOST_NESTED`.
+def _is_small(value: Any) -> bool:
+    """Whether lists, tuples and dicts in `value` end within `MOST_NESTED` levels of `MOST_PARTS`.
 
-    It is copied and written as a tree: that of [x,x], x = [y,y], y = … doubles with each level.
+    It is written as a tree: that of [x,x], x = [y,y], y = … doubles with each level.
     """
-    seen: set[int] = set()
     level = [value]
     for _ in range(MOST_NESTED):
-        level = [part for part in level if isinstance(part, dict | list | tuple) and part]
-        if not level:
-            return True
-        new = set(map(id, level))
-        if len(new) < len(level) or new & seen:
+        level = [part for part in level if isinstance(part, dict | list | tuple)]
+        if sum(map(len, level)) > MOST_PARTS:
             return False
-        seen |= new
         parts = (part.values() if isinstance(part, dict) else part for part in level)
         level = [one for some in parts for one in some]
-    return False
+    return not level
 
 
 def _is_pair(value: Any, *kinds: type) -> bool:

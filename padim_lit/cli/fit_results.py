@@ -19,7 +19,7 @@ from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import BY_HAND, recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.predictor import ModelInput
+from padim_lit.deploy.prediction import ModelInput
 from padim_lit.model.calibration import Calibration
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text

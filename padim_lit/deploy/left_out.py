@@ -12,7 +12,7 @@ an image that is left out stay in the fit.
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -331,7 +331,8 @@ def cross_fit(
             sizes.append(len(batch["image"]))
             yield batch["image"].to(device)
 
-    remembered, count, ways = remembering(detector.backbone, seen(), detector.turned)
+    remembered = Remembered(detector.backbone, seen(), detector.turned)
+    count = remembered.count
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
         return [{"image": part.to(device)} for part in torch.tensor(numbers).split(max(sizes))]
@@ -342,7 +343,7 @@ def cross_fit(
         held = set(fold)
         others = [i for i in range(count) if i not in held]
         other = _blank(detector, remembered)
-        other.turned = ways
+        other.turned = remembered.turned
 
         def some(images: int, rest: Sequence[int] = others) -> list[dict[str, Tensor]]:
             return numbered([rest[i] for i in evenly_spaced(len(rest), images)])
@@ -359,38 +360,40 @@ def cross_fit(
     return Measured(torch.cat(scores), torch.cat(maxima), unreliable, paths=names)
 
 
-def remembering(
-    backbone: Backbone, batches: Iterable[Tensor], turned: Turned
-) -> tuple[Backbone, int, Turned]:
-    """Run the backbone over all images once; return one that takes their indices (B,) instead.
+class Remembered(Backbone):
+    """A backbone that has run over N images once, and takes their indices (B,) instead.
 
     Args:
+        backbone: the one that it stands for.
         batches: of images (B,3,h,w).
-        turned: gives images in each direction.
-
-    Returns:
-        The backbone, N, and `turned` for indices.
+        turned: gives images in each direction, as the attribute does of indices.
 
     >>> images = torch.rand(5, 3, 64, 64)
     >>> both_ways = lambda images: [images, images.flip(-1, -2)]
-    >>> remembered, count, ways = remembering(detector.backbone, images.split(2), both_ways)
-    >>> upside_down = list(ways(torch.tensor([4, 0])))[1]
+    >>> remembered = Remembered(detector.backbone, images.split(2), both_ways)
+    >>> upside_down = list(remembered.turned(torch.tensor([4, 0])))[1]
     >>> maps = detector.backbone(images[[4, 0]].flip(-1, -2))
-    >>> count, torch.allclose(remembered(upside_down)[0], maps[0], rtol=1e-3)
+    >>> remembered.count, torch.allclose(remembered(upside_down)[0], maps[0], rtol=1e-3)
     (5, True)
     """
-    seen: dict[int, list[list[Tensor]]] = {}
-    for images in batches:
-        for way, one in enumerate(turned(images)):
-            seen.setdefault(way, []).append([layer.cpu() for layer in backbone(one)])
-    # All images in one direction, then in the next.
-    maps = [torch.cat(m) for m in zip(*chain(*seen.values()), strict=True)]
-    ways, count = len(seen), len(maps[0]) // len(seen)
-    remembered = copy(backbone)
-    remembered.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
-    remembered.require_images = lambda *_: None  # type: ignore
-    remembered.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
-    return remembered, count, lambda numbers: (numbers + count * way for way in range(ways))
+
+    def __init__(self, backbone: Backbone, batches: Iterable[Tensor], turned: Turned):
+        self.__dict__.update(vars(backbone))  # it shares the layers and all attributes
+        seen = [[[x.cpu() for x in backbone(one)] for one in turned(some)] for some in batches]
+        # All images in one direction, then in the next.
+        layers = zip(*chain(*zip(*seen, strict=True)), strict=True)
+        self.maps = [torch.cat(maps) for maps in layers]
+        ways, count = len(seen[0]), len(self.maps[0]) // len(seen[0])
+        self.count, self.turned = count, lambda numbers: (numbers + count * i for i in range(ways))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [x[images.cpu()].to(images.device) for x in self.maps]
+
+    def require_images(self, images: Tensor, image_shape: tuple[int, int]) -> None:
+        """Indices are none, and were images of the right shape before."""
+
+    def grids(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
+        return [(x.shape[2], x.shape[3]) for x in self.maps]
 
 
 def _blank(detector: Detector, backbone: Backbone) -> Detector:

@@ -2,15 +2,12 @@
 
 import math
 import operator
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from threading import Lock
 from typing import Any, overload
 
 import numpy as np
@@ -20,8 +17,7 @@ from torch import Tensor
 
 from padim_lit.checkpoint.state import load_identified
 from padim_lit.data.files import find_images
-from padim_lit.data.images import as_rgb, from_array, read_image
-from padim_lit.data.transform import ResizeCrop, Size
+from padim_lit.data.transform import Size
 from padim_lit.deploy.calibration import (
     by_hand,
     describe,
@@ -30,10 +26,10 @@ from padim_lit.deploy.calibration import (
     require_one_of,
 )
 from padim_lit.deploy.explanation import Explanation, explain
-from padim_lit.deploy.regions import Region, View, find, spread
+from padim_lit.deploy.prediction import ModelInput, Prediction, resize_crop_of
+from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError, naming, refusing, require_finite
 from padim_lit.model.anomaly_map import TOP_SHARE
-from padim_lit.model.backbone import ROUNDING
 from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
@@ -42,95 +38,6 @@ from padim_lit.system.resource_errors import in_parts
 OnError = Callable[[Any, InputError], None] | None
 #: Images of a batch on a GPU; images that are decoded ahead, at most.
 GPU_BATCH, DECODED_AHEAD = 16, 8
-_IN_MEMORY = Lock()
-#: ``is_anomalous`` as files and the HTTP server write it.
-DECISIONS = {True: "anomalous", False: "good", None: ""}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """The result for one image.
-
-    Attributes:
-        score: Mahalanobis distance, not squared.
-        p_value: share of good images that score as high, see
-            `padim_lit.deploy.calibration.p_value`; None where the checkpoint was not calibrated.
-        is_anomalous: ``score >= threshold``; None without a threshold.
-        map: (h,w) float32, distance of each pixel of what the model saw.
-        threshold: of the score.
-        map_threshold: distance from which its regions are outlined: the predictor's. Where an
-            anomalous image's map lies below that everywhere, it is the distance that the highest
-            2 % of the map reach, which the score is about.
-        path: of the image's file; None for an image that was in memory.
-        regions: connected parts of the map at or above `map_threshold`, in pixels of the picture
-            as it was given, highest peak first; None without such a threshold.
-        view: where what the model saw lies in that picture.
-    """
-
-    score: float
-    p_value: float | None
-    is_anomalous: bool | None
-    map: np.ndarray = field(repr=False)
-    threshold: float | None
-    map_threshold: float | None
-    path: str | None
-    regions: list[Region] | None
-    view: View
-
-    def full_map(self) -> np.ndarray:
-        """Return the map in the picture's own pixels, (H,W) float32; NaN: not seen."""
-        return spread(self.map, self.view)
-
-    def mask(self) -> np.ndarray:
-        """Return where the map reaches `map_threshold`, (H,W) bool in the picture's own pixels.
-
-        Raises:
-            InputError: there is no such threshold.
-        """
-        if self.map_threshold is None:
-            raise InputError(
-                "no mask without a threshold of maps; mode=calibrate images=GOOD_IMAGES sets one"
-            )
-        return spread(self.map, self.view, peaks=True) >= self.map_threshold
-
-    def numbers(self) -> dict[str, Any]:
-        """Return all but the map as primitives, for JSON; width and height are the picture's."""
-        height, width = self.view.size
-        regions = None if self.regions is None else [region.numbers() for region in self.regions]
-        return {
-            "score": self.score,
-            "p_value": self.p_value,
-            "decision": DECISIONS[self.is_anomalous],
-            "threshold": self.threshold,
-            "width": width,
-            "height": height,
-            "regions": regions,
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ModelInput:
-    """What the model sees of one image.
-
-    Attributes:
-        values: (h,w,3) uint8, or float32 in [0, 1] as given.
-        path: of the image's file; None: it was in memory.
-        view: where `values` lie in the picture; None: they are all of it.
-        picture: the picture itself, upright RGB, perhaps smaller, see `Predictor.see`; None: not
-            kept.
-    """
-
-    values: np.ndarray = field(repr=False)
-    path: str | None = None
-    view: View | None = None
-    picture: Image.Image | None = None
-
-    def tensor(self) -> Tensor:
-        """Return the values as a tensor (3,h,w), float32 in [0, 1]."""
-        floats = self.values.astype(np.float32)
-        if self.values.dtype == np.uint8:
-            floats /= 255
-        return torch.from_numpy(floats).permute(2, 0, 1).contiguous()
 
 
 class Predictor:
@@ -202,7 +109,7 @@ class Predictor:
         false_alarm_rate: float | None = None,
     ) -> None:
         detector.require_fitted()
-        self.resize_crop = _resize_crop(detector, image_size, crop_size)
+        self.resize_crop = resize_crop_of(detector, image_size, crop_size)
         self.device = as_device(device)
         self.detector = detector.to(self.device).eval()
         roi = detector.anomaly_map.roi
@@ -277,31 +184,8 @@ class Predictor:
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> ModelInput:
-        """Return what the model sees of one image; raise InputError for what is no image.
-
-        With `picture` above 0 the picture is kept, too, at most so many pixels long.
-        """
-        if isinstance(image, str | PathLike):
-            # A str may have been typed with ~ for the home; in a Path ~ is a folder's name.
-            path = typed_path(image) if isinstance(image, str) else Path(image)
-            return self._see_picture(read_image(path), picture, os.fspath(image))
-        if isinstance(image, Image.Image):
-            # Pillow decodes when an image is first used, which two threads must not do at once.
-            with _IN_MEMORY:
-                image = as_rgb(image)
-            return self._see_picture(image, picture)
-        if not isinstance(image, np.ndarray | Tensor):
-            raise InputError(
-                f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3), "
-                "a tensor (3,h,w) or a list of them, or a generator of them to predictor.stream"
-            )
-        if isinstance(image, Tensor):
-            image = image.float() if image.is_floating_point() else image
-            # Channels last, as in an array; other tensors are refused as arrays are.
-            image = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy(force=True)
-        if image.dtype.kind == "f":
-            return self._see_floats(image)
-        return self._see_picture(from_array(image), picture)
+        """Return what the model sees of one image, see `ModelInput.of`."""
+        return ModelInput.of(image, self.resize_crop, picture)
 
     def score(self, batch: Sequence[ModelInput]) -> list[Prediction]:
         """Return the predictions for what `see` gave, scored as one batch."""
@@ -325,23 +209,6 @@ class Predictor:
         seen = self.see(image)
         with torch.autocast(self.device.type, enabled=False):
             return explain(self.detector, seen.tensor(), seen.view)
-
-    def _see_picture(self, image: Image.Image, picture: int, path: str | None = None) -> ModelInput:
-        size = image.height, image.width
-        values, view = self.resize_crop.image(image), View(size, self.resize_crop.seen(*size))
-        if picture:
-            image.thumbnail((picture, picture), Image.Resampling.BILINEAR)
-        return ModelInput(np.asarray(values), path, view, image if picture else None)
-
-    def _see_floats(self, image: np.ndarray) -> ModelInput:
-        low, high = (float(f(image)) if image.size else np.nan for f in (np.min, np.max))
-        if image.shape != (*self.image_shape, 3) or not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            raise InputError(
-                f"a floating-point image {image.shape} from {low:g} to {high:g}: floats are what "
-                f"the model sees, {(*self.image_shape, 3)} from 0 to 1, resized and cropped "
-                "already; give pictures as uint8"
-            )
-        return ModelInput(image.astype(np.float32).clip(0, 1))
 
     def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
         # Only a sequence is read ahead: a generator's next picture may be minutes away.
@@ -452,28 +319,6 @@ def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim in (2, 3)  # with one dimension it may hold paths
     return isinstance(images, str | PathLike | Image.Image)
-
-
-def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:
-    given = {"image_size": image_size, "crop_size": crop_size}
-    provenance = detector.provenance
-    saved = {key: provenance[key] for key in given} if given.keys() <= provenance.keys() else {}
-    asked = given | {key: size for key, size in saved.items() if given[key] is None}
-    if asked["image_size"] is None:
-        raise InputError(
-            "it does not say how its images were resized (a plain Trainer's); give image_size, and "
-            "crop_size where they were cropped"
-        )
-    found, what = ResizeCrop(**asked), f"image_size={image_size}, crop_size={crop_size}"
-    if saved and found != ResizeCrop(**saved):
-        were = ", ".join(map(str, saved.values()))
-        raise InputError(f"{what}: it was fitted with {were}; leave them out")
-    if found.output_shape != detector.image_shape:
-        raise InputError(
-            f"{what} show the model {found.output_shape} pixels, but it was fitted on "
-            f"{detector.image_shape}"
-        )
-    return found
 
 
 def as_device(device: Any, key: str = "device") -> torch.device:

@@ -1,8 +1,8 @@
 """Write whole or not at all, and one writer at a time: the rules for all that this program writes.
 
 **Names.** What is not finished lies directly beside its target, because a rename is atomic only
-within one file system, under ``.padim_lit-MACHINE-RANDOM.tmp``: 8 and 16 hexadecimal digits, drawn
-anew for every write, so that no two writers (threads, processes, containers, hosts) share a name.
+within one file system, under ``.padim_lit-RANDOM.tmp``: 16 hexadecimal digits, drawn anew for
+every write, so that no two writers (threads, processes, containers, hosts) share a name.
 
 **Disks.** A file is on the disk before its name is, and both are when the block ends: a power loss
 leaves the old file or the new one. What is made again anyway need not wait for that.
@@ -12,13 +12,11 @@ lock back when the writer dies, however that happens; containers on one host see
 folder that is not finished lies beside such a file, under its name and ``.d``, and goes with it.
 
 **Remnants.** `remove_remnants` looks at what lies directly in one folder and has such a name,
-nothing else. It removes what this machine wrote and nobody holds. What another machine wrote (over
-a share, where locks may not reach) goes a day after its last change, if nobody is seen to hold it.
+nothing else. It removes what nobody holds a day after its last change: over a share, and where
+there is no `flock`, a living writer's lock may not be seen.
 
 **Runs.** `run_folder` holds a folder for as long as a run writes into it, and keeps in
 ``.hydra/padim_lit`` which names in it are runs' own: no run touches a file that is not on the list.
-
-Where a file system or a system (Windows) has no `flock`, names and ages do what they can.
 """
 
 import csv
@@ -31,8 +29,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +39,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_NAME = re.compile(r"\.padim_lit-(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp")
-_FOREIGN_AGE = 24 * 3600.0  # seconds
+_NAME = re.compile(r"\.padim_lit-[0-9a-f]{16}\.tmp")
+_OLD = 24 * 3600.0  # seconds
 _MARKER = Path(".hydra") / "padim_lit"
 
 
@@ -152,10 +148,14 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A locked file beside `path`, gone after the block; see `_private`."""
+    """A new file beside `path`, locked, and gone after the block."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _private(path.parent)
+        temporary = path.parent / f".padim_lit-{secrets.token_hex(8)}.tmp"
+        handle = lock(temporary, os.O_CREAT | os.O_EXCL)
+        if fcntl is None:  # an open file cannot be renamed there
+            release(handle)
+            handle = None
         try:
             yield temporary
         finally:
@@ -225,15 +225,13 @@ def remove_remnants(folder: Path) -> None:
     """Remove what killed writers left directly in ``folder``; the module says what that is."""
     with suppress(OSError):
         for path in list(folder.iterdir()):
-            name = _NAME.fullmatch(path.name)
-            if name and not path.is_symlink():
+            if _NAME.fullmatch(path.name) and not path.is_symlink():
                 with suppress(OSError):
-                    _remove_remnant(path, name["machine"] == _machine())
+                    _remove_remnant(path)
 
 
-def _remove_remnant(path: Path, ours: bool) -> None:
-    young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
-    if (young and not ours) or (handle := lock(path, sure=young)) is None:
+def _remove_remnant(path: Path) -> None:
+    if time.time() - path.stat().st_mtime < _OLD or (handle := lock(path)) is None:
         return
     if fcntl is None:  # an open file cannot be removed there
         release(handle)
@@ -249,35 +247,11 @@ def _remove(temporary: Path) -> None:
     temporary.unlink(missing_ok=True)
 
 
-@cache
-def _machine() -> str:
-    """Return 8 digits for this machine since it was started; its containers share them."""
-    try:
-        known = Path("/proc/sys/kernel/random/boot_id").read_text()
-    except OSError:
-        import uuid
-
-        known = str(uuid.getnode())
-    return sha256(known.encode()).hexdigest()[:8]
-
-
-def _private(where: Path) -> tuple[Path, int | None]:
-    """A new file under a lock."""
-    while True:
-        path = where / f".padim_lit-{_machine()}-{secrets.token_hex(8)}.tmp"
-        handle = lock(path, os.O_CREAT | os.O_EXCL)
-        if fcntl is None:  # an open file cannot be renamed there
-            release(handle)
-            return path, None
-        if handle is not None:  # else that process holds it, to remove it
-            return path, handle
-
-
-def lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
+def lock(path: Path, flags: int = 0) -> int | None:
     """A locked descriptor of the file, opened with `flags`; None where somebody else holds it.
 
     It is held until `release` or the end of this process, however it ends; no child inherits it.
-    Where locks do not work the descriptor comes without one, or, to be `sure`, None.
+    Where locks do not work the descriptor comes without one.
     """
     while True:
         handle = os.open(path, os.O_RDWR | flags, 0o666)
@@ -287,7 +261,7 @@ def lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
                 raise OSError
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if not sure and not isinstance(error, BlockingIOError):  # locks do not work here
+            if not isinstance(error, BlockingIOError):  # locks do not work here
                 return handle
             release(handle)
             return None

@@ -7,7 +7,7 @@ from PIL import Image, ImageColor, ImageDraw
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from padim_lit.deploy.explanation import Explanation
-from padim_lit.deploy.predictor import Prediction
+from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.regions import View, spread
 from padim_lit.visualization.palette import FOUND, TRUTH
 from padim_lit.visualization.panels import columns, grid, keys, letters, overlay, png, written

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.deploy.calibration import p_value
-from padim_lit.deploy.predictor import DECISIONS
+from padim_lit.deploy.prediction import DECISIONS
 from padim_lit.model.calibration import Calibration
 from padim_lit.system.atomic import write_csv
 

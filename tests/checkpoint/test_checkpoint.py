@@ -242,12 +242,14 @@ def test_lists_without_an_end_in_what_a_file_says_of_itself_are_refused(
 
 def test_a_history_may_say_the_same_twice():
     step = {"mode": "update", "sizes": [1, 2], "empty": ()}
-    assert checks._is_tree([dict(step), {**step, "sizes": [1, 2]}])
-    assert not checks._is_tree([step, step]) and not checks._is_tree([{"a": [step, [step]]}])
+    assert checks._is_small([step, {**step, "sizes": [1, 2]}, step])
+    assert checks._is_small(doubled(10)) and checks._is_small({"removed": ["ab"] * 10**5})
+    wide = ["ab"] * 10**5
+    assert not checks._is_small([wide] * 10**5)
     deep = [0]
     for _ in range(10**5):
         deep = [deep]
-    assert not checks._is_tree(deep) and not list(tensors_in(deep))
+    assert not checks._is_small(deep) and not list(tensors_in(deep))
 
 
 @pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])

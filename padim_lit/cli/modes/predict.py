@@ -19,8 +19,9 @@ from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
+from padim_lit.deploy.prediction import ModelInput, Prediction
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to_coco
-from padim_lit.deploy.predictor import ModelInput, Prediction, Predictor
+from padim_lit.deploy.predictor import Predictor
 from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.system.atomic import write_bytes, write_json

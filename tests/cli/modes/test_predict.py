@@ -30,8 +30,8 @@ from padim_lit.cli.modes import predict as mode
 from padim_lit.deploy import predictor
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
+from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
-from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
 from padim_lit.viewer.content import build
