@@ -12,9 +12,9 @@ from padim_lit.data.items import Item
 from padim_lit.visualization.palette import FALSE, FOUND, TRUTH
 from padim_lit.visualization.panels import (
     common_scale,
+    font_of,
     grid,
     keys,
-    letters,
     overlay,
     png,
     thumb,
@@ -82,7 +82,7 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
     """
     scales = [common_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
     height, width = thumb(examples[0].truth.shape)
-    font, small, texts = letters(), [], []
+    font, small, texts = font_of(), [], []
     for row, example in enumerate(examples):
         name = f"{example.kind.replace('_', ' ')}, {example.name[:16]}"
         if example.planted and "planted" not in example.kind:

@@ -10,13 +10,13 @@ from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.regions import View, spread
 from padim_lit.visualization.palette import FOUND, TRUTH
-from padim_lit.visualization.panels import columns, grid, keys, letters, overlay, png, written
+from padim_lit.visualization.panels import columns, font_of, grid, keys, overlay, png, written
 
 #: Pixels of a picture's longer side, at most.
 SIDE = 2048
 #: A picture whose longer side has at most half of these pixels is enlarged.
 SMALL = 256
-# Height of letters and width of outlines, as shares of a picture's mean side; and the thinnest.
+# Font size and width of outlines, as shares of a picture's mean side; and the thinnest.
 LETTERS, LINES, MIN_LINES = 1 / 60, 1 / 400, 2
 
 
@@ -55,7 +55,7 @@ def side_by_side(
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     side = sum(picture.shape[:2]) / 2
     line = max(MIN_LINES, round(LINES * side))
-    font = letters(round(LETTERS * side))
+    font = font_of(round(LETTERS * side))
     cells = [picture, heat_map(picture, map, view, scale, threshold, line, roi, truth)]
     texts, scales = ["", ""], {"distance": scale}
     if explanation is not None:

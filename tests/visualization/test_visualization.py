@@ -30,7 +30,7 @@ from padim_lit.visualization.gallery import Gallery, GalleryEntry
 from padim_lit.visualization.heatmaps import Look, draw_all, draw_one, save_heatmaps
 from padim_lit.visualization.overlay import SMALL
 from padim_lit.visualization.palette import FOUND, TRUTH
-from padim_lit.visualization.panels import common_scale, letters, overlay, png, written
+from padim_lit.visualization.panels import common_scale, font_of, overlay, png, written
 from padim_lit.visualization.predictions import TestScore as Score  # pytest would collect it
 from padim_lit.visualization.predictions import predictions_of, write_predictions
 from padim_lit.visualization.summary import MEANING, print_summary
@@ -745,12 +745,12 @@ def test_broken_sweeps_are_one_line(tmp_path):
 
 def test_any_name_can_be_drawn():
     name = "caf\udce9 $\\bad$ \x00\x1b a\nb 部"
-    said = texts(lambda: png([written([name], 500, letters())]))
+    said = texts(lambda: png([written([name], 500, font_of())]))
     assert said == r"caf\udce9 $\bad$ \x00\x1b a\nb \u90e8"
 
 
 def test_a_caption_breaks_between_items_and_a_long_one_between_words():
-    font = letters()
+    font = font_of()
     one = written(["score 2.00"], 500, font)
     assert one.size == (500, round(1.6 * font.size))
     assert written(["score 2.00", "a.png"], 100, font).size == (100, 2 * one.height)
