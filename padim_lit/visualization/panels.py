@@ -117,13 +117,15 @@ def grid(
     """Return pictures of one size in rows, each with its text below, as far as any has one."""
     width, height = pictures[0].size
     texts = [drawable(text) for text in texts]
-    across = gap + max(width, *(math.ceil(font.getlength(text)) + 4 for text in texts))
+    wide = [max(width, math.ceil(font.getlength(text)) + 4) for text in texts]
+    used = range(min(columns, len(wide)))
+    lefts = [0, *accumulate(gap + max(wide[column::columns]) for column in used)]
     down = gap + height + round(1.4 * font.size) * any(texts)
-    size = columns * across - gap, math.ceil(len(pictures) / columns) * down - gap
+    size = lefts[-1] - gap, math.ceil(len(pictures) / columns) * down - gap
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        x, y = i % columns * across, i // columns * down
+        x, y = lefts[i % columns], i // columns * down
         sheet.paste(picture, (x, y))
         draw.text((x + 2, y + height), text, fill="black", font=font)
     return sheet
