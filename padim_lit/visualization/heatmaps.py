@@ -137,7 +137,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
             texts.append(", ".join(filter(None, said)))
         sheets += [written([name], WIDTH, bold), grid(cells, texts, across, font, SPACE)]
-    lines = outlines(look.threshold, defect_name(pictures))
+    lines = outlines([p.map for p in pictures], look.threshold, defect_name(pictures))
     footer = keys(round(font.size), {"distance": look.scale}, lines)
     return png([*sheets, written([look.note(), *footer], WIDTH, font)])
 

@@ -62,11 +62,11 @@ def side_by_side(
         layers = explanation.layer_scale(scale)
         cells.append(boxed(picture, explanation, view.size, line))
         cells += [heat_map(picture, part, view, layers, roi=roi) for part in explanation.layer_maps]
-        texts = ["image", "map", "the positions that matter", *explanation.captions]
+        texts = ["image", "map", "boxes: the positions that matter", *explanation.captions]
         scales = {"map:": scale, "layers:": layers}
     across = columns(len(cells), picture.shape[:2])
     drawn = grid([Image.fromarray(cell) for cell in cells], texts, across, font)
-    items = [*caption, *keys(round(font.size), scales, outlines(threshold, defect))]
+    items = [*caption, *keys(round(font.size), scales, outlines([map], threshold, defect))]
     # Below narrow pictures lines of a word would be no caption.
     return png([drawn, written(items, max(drawn.width, round(30 * font.size)), font)])
 
@@ -119,15 +119,19 @@ def heat_map(
     return heat
 
 
-def outlines(threshold: float | None, defect: str | None) -> dict[str, tuple[str, int]]:
-    """Return what the outlines of a map and of a defect mean, as `keys` takes it; None: no such.
+def outlines(
+    maps: Sequence[np.ndarray], threshold: float | None, defect: str | None
+) -> dict[str, tuple[str, int]]:
+    """Return what outlines of maps and of a defect mean, as `keys` takes it; None: no such.
 
-    >>> outlines(3.0, None)
+    >>> outlines([np.zeros((2, 2)), np.full((2, 2), 3)], 3.0, None)
     {'map at or above 3.00': ('#56b4e9', 1)}
     """
     lines = {}
     if threshold is not None:
-        lines[f"map at or above {threshold:.2f}"] = (FOUND, 1)
+        reached = any(map.max() >= threshold for map in maps)
+        said = f"at or above {threshold:.2f}" if reached else f"below {threshold:.2f} everywhere"
+        lines[f"map {said}"] = (FOUND, int(reached))
     return lines if defect is None else {**lines, defect: (TRUTH, 2)}
 
 
@@ -141,10 +145,12 @@ def boxed(
     drawn = Image.fromarray(image)
     zoom = np.divide(drawn.size, size[::-1])
     draw = ImageDraw.Draw(drawn)
-    for position in explanation.positions:
-        corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)
-        corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than a pixel
-        draw.rectangle(corners.flatten().tolist(), outline=FOUND, width=width)
+    for colour, rim in (("black", (width + 1) // 2), ("white", 0)):  # seen on any photo
+        for position in explanation.positions:
+            corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)
+            corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than 1
+            corners += [[-rim], [rim]]
+            draw.rectangle(corners.flatten().tolist(), outline=colour, width=width + rim)
     return np.asarray(drawn)
 
 

@@ -141,7 +141,7 @@ def keys(
     Args:
         size: of the font, in pixels.
         colours: name → (low, high) distance.
-        lines: name → colour and number of dashes.
+        lines: name → colour and number of dashes; without any the name stands alone.
     """
     items: list[Item] = []
     for name, (low, high) in colours.items():
@@ -154,7 +154,7 @@ def keys(
         for i in range(dashes):
             left, right = (2 * size * end // dashes for end in (i, i + 1))
             line.paste(colour, (left + 2, 2, right - 2, size // 2 - 2))
-        items.append((line, name))
+        items.append((line, name) if dashes else name)
     return items
 
 
