@@ -275,6 +275,7 @@ def by_hand(calibration: Calibration, threshold: float, image_score: str) -> Cal
     >>> found.false_alarm_rate, [round(x, 3) for x in found.interval]
     (0.055, [0.024, 0.09])
     """
+    threshold = float(threshold)  # checkpoints take no int
     rate, total = p_value(threshold, calibration), len(calibration.scores)
     # Of those that are bounds alone, any may reach it.
     least, most = _reach(threshold, calibration), round(rate * (total + 1)) - 1

@@ -219,6 +219,15 @@ def test_what_is_planted_follows_from_the_metrics_it_counts_in_not_from_its_name
     assert {p.index: p.planted for p in gallery.pictures()} == {0: False, 1: True}
 
 
+def test_gallery_ranks_defects_whose_place_is_unknown_among_the_others():
+    """The lowest of all, alone with an empty mask, had been the highest of its kind."""
+    gallery = Gallery(k=1)
+    gallery.add(*batch_of([1.0, 9.0, 5.0], kinds=["crack"] * 3, known=[False, True, True]))
+    assert [(p.role, p.score) for p in gallery.pictures()] == [
+        ("highest_defect", 9.0), ("lowest_defect", 1.0),
+    ]  # fmt: skip
+
+
 def test_gallery_shows_planted_and_real_defects_apart():
     gallery = Gallery(k=4)
     gallery.add(*many())
@@ -436,7 +445,7 @@ def test_a_sheet_of_any_shape_fits_a_screen(draw, shape):
 
 def test_shelves_are_named_by_what_they_hold():
     pictures = [
-        picture(),
+        picture(truth=None),
         picture(role="lowest_defect", truth=None),
         picture(role="lowest_defect", kind="planted_by_hand"),
         picture(role="lowest_defect", planted=True),
@@ -444,8 +453,8 @@ def test_shelves_are_named_by_what_they_hold():
     ]
     words = texts(draw_all, pictures, LOOK)
     names = [
-        "Highest-scoring defects", "Lowest-scoring defects (place unknown)",
-        "Lowest-scoring defects", "Lowest-scoring defects (planted)", "Highest-scoring good",
+        "Highest-scoring defects (place unknown)", "Lowest-scoring defects",
+        "Lowest-scoring defects (planted)", "Highest-scoring good",
     ]  # fmt: skip
     assert re.findall(r"\w+-scoring \w+(?: \([a-z ]+\))?", words) == names
 

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -240,8 +240,7 @@ class PredictRun:
             return None
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
-        with _uninterrupted():
-            self.keep(version, seen, found)
+        self.keep(version, seen, found)
         said = {True: "defective", False: "good", None: "undecided"}[found.is_anomalous]
         return f"{said:<9}  {found.score:.2f}"
 
@@ -281,7 +280,7 @@ class PredictRun:
         if settings.masks:
             mask = np.zeros(found.view.size, bool) if threshold is None else found.mask()
             more |= self.write("mask", version, mask_file(mask))
-        self.scored.add(version, more)
+        self.record(version, more)
 
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str | None]:
         """Write one of an image's files; its key and name in the image's line.
@@ -307,20 +306,27 @@ class PredictRun:
 
     def refuse(self, version: Version, error: InputError) -> None:
         """Write that a file cannot be used."""
-        self.scored.add(version, {"error": str(error)})
+        self.record(version, {"error": str(error)})
         log.warning("skipped: %s", error)
+
+    def record(self, version: Version, content: dict[str, Any]) -> None:
+        """Write the lines of a file and count it."""
+        with _uninterrupted() if self.settings.watch else nullcontext():
+            self.scored.add(version, content)
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let a first Ctrl-C or SIGTERM wait until the block has ended: lines and counts are of one."""
-    came = False
+    """Let a Ctrl-C or SIGTERM wait until the block ends, or a second one comes.
 
-    def wait(*args: Any) -> None:
-        nonlocal came
-        if came:  # a second one does not
-            signal.default_int_handler(*args)
-        came = True
+    So what a stopped watch has written and what it has counted are of the same images.
+    """
+    came: list[int] = []
+
+    def wait(number: int, _: Any) -> None:
+        came.append(number)
+        if len(came) > 1:
+            signal.default_int_handler(number, None)
 
     before = {which: signal.signal(which, wait) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -329,7 +335,7 @@ def _uninterrupted() -> Iterator[None]:
         for which, handler in before.items():
             signal.signal(which, handler)
     if came:
-        raise KeyboardInterrupt
+        signal.raise_signal(came[0])  # it may be ignored, as in a shell's background
 
 
 def _version(path: str | Path) -> Version:

@@ -14,6 +14,7 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -406,19 +407,45 @@ def wait_for(file: Path, count: int, process: Running) -> None:
         time.sleep(0.02)
 
 
-def test_a_first_ctrl_c_waits_for_the_image_that_is_being_written():
-    """Between an image's two lines and its count it left them of different images."""
-    before, done = signal.getsignal(signal.SIGINT), []
-    for which in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
-            signal.raise_signal(which)
-            done.append(which)
-    assert done == [signal.SIGINT, signal.SIGTERM]
+@pytest.mark.parametrize("error", [False, True], ids=["scored", "unreadable"])
+def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypatch, error):
+    """Between them it left lines of one image more than were counted."""
+    before, write, seen = signal.getsignal(signal.SIGINT), ScoredFiles._write, []
+
+    def interrupted(self: ScoredFiles, path: Path, line: str) -> None:
+        write(self, path, line)
+        if not seen:
+            seen.append(path)
+            signal.raise_signal(signal.SIGINT)
+
+    scored, version = ScoredFiles(tmp_path, {}, resume=True), Version("a.png", 10, 0)
+    run = mode.PredictRun.__new__(mode.PredictRun)
+    run.settings, run.scored = SimpleNamespace(watch=True), scored
+    monkeypatch.setattr(ScoredFiles, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        if error:
+            run.refuse(version, InputError("no image"))
+        else:
+            run.record(version, {"score": 4.5, "p_value": 0.1, "decision": "good"})
+    scored.close()
+    assert seen and lines(tmp_path)
+    assert scored.counts.total() == 1 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
+    """A disk may hang; and what a shell runs in the background has Ctrl-C ignored."""
+    done = []
     with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        done.append("a disk that hangs is left by a second one")
-    assert len(done) == 2 and signal.getsignal(signal.SIGINT) is before
+        done.append("too late")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with mode._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not done
 
 
 @pytest.mark.slow
