@@ -94,6 +94,12 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     """
     files = [] if settings.watch else find_images(settings.images)
     predictor = make_predictor(settings, settings.watch)
+    for key in ("masks", "coco"):
+        if getattr(settings, key) and predictor.threshold is None:  # empty, all would look good
+            raise InputError(
+                f"{key}=true: {predictor.threshold_source}, so no defect would be marked; "
+                "calibrate it with images=GOOD_IMAGES, or give threshold=NUMBER"
+            )
     start = time.perf_counter()
     # What the lines of one folder have in common.
     calibration = predictor.calibration
@@ -161,11 +167,8 @@ class PredictRun:
         self.roi = None if roi is None else roi.cpu().numpy()
         self.side = SIDE if settings.overlays != "none" else 0
         if predictor.threshold is None:
-            pictures = ", no pictures" if settings.overlays == "anomalous" else ""
-            masks = ", and masks are empty" if settings.masks else ""
-            log.warning(
-                "%s; no decisions, no regions%s%s", predictor.threshold_source, pictures, masks
-            )
+            pictures = ", no pictures (overlays=all)" if settings.overlays == "anomalous" else ""
+            log.warning("%s; no decisions, no regions%s", predictor.threshold_source, pictures)
         if not settings.watch:  # those of an earlier run are of other images
             for name, suffix in FILES_OF_IMAGE.values():
                 for picture in (folder / name).glob(f"*-{DIGEST_PATTERN}{suffix}"):
@@ -256,9 +259,13 @@ class PredictRun:
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
+            # Folders often hold files of the same names.
+            caption = caption_of(found, "/".join(PurePath(version.path).parts[-2:]))
+            if self.scale is None:
+                caption.append("colours span this map alone: compare no others")
             drawn = side_by_side(
-                np.asarray(seen.picture), found.map, found.view, scale, threshold,
-                caption_of(found, PurePath(version.path).name), why, self.roi,
+                np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
+                self.roi,
             )  # fmt: skip
             more |= self.write("picture", version, drawn)
             small = GalleryEntry(

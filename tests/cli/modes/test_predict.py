@@ -116,6 +116,15 @@ def bare(here) -> str:
     return "ckpt=uncalibrated.ckpt"
 
 
+@pytest.mark.parametrize("key", ["masks", "coco"])
+def test_a_model_that_decides_nothing_writes_no_empty_masks(zygote, here, bare, key):
+    """Black masks, and images without regions, read as good ones."""
+    result = predict(zygote, here, "empty", "images=data/test", f"{key}=true", bare)
+    said = (f"{key}=true: no threshold", "mode=calibrate", "threshold=NUMBER")
+    require_one_clear_line(result, said)
+    assert not (here / "empty/predictions.jsonl").exists()
+
+
 @pytest.mark.parametrize("words", [["mode=serve"], ["images=data/test", "watch=true"]])
 def test_a_model_that_decides_nothing_does_not_go_live(zygote, here, bare, words):
     result = predict(zygote, here, "live", *words, bare)
