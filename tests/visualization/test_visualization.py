@@ -583,7 +583,7 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     for fact in (
         "tf_efficientnet_lite0, weights pretrained",
         "jl, 100 numbers per patch (D), made from 1056 channels (C)",
-        "56 x 56 on each image", "a patch is 8 x 12.5 pixels of a photo;", 
+        "56 x 56 on each image", "a patch is 8 (high) x 12.5 (wide) pixels of a photo;", 
         "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
         "1.5 GiB", "352 good",  # that the model has learnt from, whatever data it is tested on
         "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
