@@ -142,7 +142,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     write_json(folder / "predict.json", results)
     written = [folder / name for name in (*names, "predict.json", *work.folders)]
     # Watching is waiting, which is no pace.
-    _print(results, 0 if settings.watch else scored.counts.total() - before, written)
+    new = 0 if settings.watch else scored.counts.total() - before
+    _print(results, new, written, settings.overlays)
     if not settings.watch and not results["images"]:
         raise InputError(f"images={settings.images}: none of {len(files)} files could be read")
     return results
@@ -359,7 +360,7 @@ def _stem(path: str, which: Version | str) -> str:
     return f"{stem}-{digest}"
 
 
-def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
+def _print(results: dict[str, Any], new: int, written: list[Path], overlays: str) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
@@ -371,5 +372,7 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
         facts.append(("skipped", f"{files} that cannot be read; predictions.jsonl says which"))
     if results["threshold"] is not None:  # without one a warning has said so
         facts.append(("decided", f"by {results['threshold_source']}"))
+    if overlays == "anomalous" and results["good"] and not results["anomalous"]:
+        facts.append(("pictures", "none, as no image was called defective; overlays=all draws all"))
     facts += [("written", path) for path in written]
     print_facts(*facts)

@@ -153,6 +153,12 @@ def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
     assert again["test/image_auroc"] == first["test/image_auroc"]
 
 
+def test_where_no_image_is_called_defective_no_pictures_are_missed(zygote, here):
+    result = predict(zygote, here, "passed", "images=data/test/good", "threshold=1000")
+    assert "pictures none, as no image" in " ".join(result.out.split()), result.err
+    assert "overlays=all draws all" in result.out and not (here / "passed/heatmaps").exists()
+
+
 @pytest.mark.slow
 def test_scores_are_explained(zygote, here):
     args = ["images=data/test/crack", "overlays=all"]
