@@ -46,7 +46,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
             "scatter": None if fit is None else list(fit.moments.scatter.bands),
             "patches": None if fit is None else fit.moments.counts,
             "digests": None if held is None else digests.ordered(held),
-            "calibration": None if known is None else vars(known),
+            "calibration": None if known is None else dict(vars(known)),
         }
     return state
 

@@ -12,15 +12,13 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from padim_lit.cli.help import help_text
 from padim_lit.cli.hydra_internals import ConfigLoaderImpl, use_loader
-from padim_lit.cli.hydra_section import guard
+from padim_lit.cli.hydra_section import guard, require_installed
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.settings import Embedding, Settings
@@ -76,14 +74,7 @@ class CheckedLoader(ConfigLoaderImpl):
         what, todo = "a config file cannot be read as YAML", "save it as UTF-8, and less nested"
         with refusing(what, todo, UnicodeDecodeError, RecursionError):
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
-        for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
-            name = OmegaConf.select(config, f"hydra.{key}._target_")
-            known = Plugins.instance().discover(kind)
-            if name not in [f"{one.__module__}.{one.__name__}" for one in known]:
-                raise InputError(
-                    f"hydra.{key}._target_={name}: no {key} that is installed in hydra_plugins; "
-                    f"leave it out, or choose one by hydra/{key}=NAME"
-                )
+        require_installed(config)
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
             # Hydra makes command-line words of these, and a job would think that a user typed them.

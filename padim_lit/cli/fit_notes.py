@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # From which difference of a patch's sides on photos count as squeezed.
 SQUEEZED_FROM = 0.05
+# From which quotient of a patch's sides on details may be lost by it.
+SQUEEZED_MUCH = 2.0
 # Below so small a share of the variance within a Gaussian, ε changes nothing; above all of it,
 # little else counts.
 LEAST_EPS_SHARE = 1e-3
@@ -52,6 +54,14 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
         yield (
             f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
+        )
+    elif squeezed and max(height, width) >= SQUEEZED_MUCH * min(height, width):
+        rows, columns = detector.map_grid
+        long = (width * columns / (height * rows)) ** 0.5
+        size = [max(32, 32 * round(224 * side / 32)) for side in (1 / long, long)]
+        yield (
+            f"Photos are squeezed: a patch is {height:g} pixels high and {width:g} wide; "
+            f"image_size=[{size[0]},{size[1]}] keeps their proportions."
         )
 
 

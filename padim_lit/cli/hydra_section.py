@@ -9,6 +9,11 @@ import re
 from contextlib import suppress
 from pkgutil import resolve_name
 
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+
 from padim_lit.cli import hydra_internals
 from padim_lit.cli.targets import is_own
 from padim_lit.errors import InputError
@@ -40,6 +45,18 @@ def require_hydras(name: str, resolved_from: str, full_key: str) -> None:
             "and loggers alone; if it is a package of yours, add own=[PACKAGE]"
         )
     hydra_internals.authorize(name, resolved_from, full_key)
+
+
+def require_installed(config: DictConfig) -> None:
+    """Raise InputError for a launcher or sweeper that is no plugin of Hydra: it could not start."""
+    for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
+        name = OmegaConf.select(config, f"hydra.{key}._target_")
+        known = Plugins.instance().discover(kind)
+        if name not in [f"{one.__module__}.{one.__name__}" for one in known]:
+            raise InputError(
+                f"hydra.{key}._target_={name}: no {key} that is installed in hydra_plugins; "
+                f"leave it out, or choose one by hydra/{key}=NAME"
+            )
 
 
 def _is_hydras(name: str) -> bool:

@@ -275,6 +275,7 @@ def by_hand(calibration: Calibration, threshold: float, image_score: str) -> Cal
     >>> found.false_alarm_rate, [round(x, 3) for x in found.interval]
     (0.055, [0.024, 0.09])
     """
+    threshold = float(threshold)  # checkpoints take no int
     rate, total = p_value(threshold, calibration), len(calibration.scores)
     # Of those that are bounds alone, any may reach it.
     least, most = _reach(threshold, calibration), round(rate * (total + 1)) - 1
@@ -368,7 +369,7 @@ def describe(calibration: Calibration) -> str:
         return f"no threshold: {calibration.why}"
     low, high = calibration.interval
     total, unseen = len(calibration.scores), calibration.unseen
-    rate, end = calibration.false_alarm_rate, score_text(float(calibration.scores[-1]))
+    rate, end = calibration.false_alarm_rate, "the largest of these scores"
     if unseen == 0:
         images = f"{total} good training images, each scored as if left out of the fit"
     elif unseen == total:
@@ -377,11 +378,12 @@ def describe(calibration: Calibration) -> str:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
     chosen = ", chosen by hand" if calibration.method == BY_HAND else ""
     if calibration.method == "largest":
-        end += f", just below it, because {percent(rate, 2)} takes {needed(rate)} good images"
+        end = f"just above {end}, because {percent(rate, 2)} takes {needed(rate)} good images"
+    else:
+        end += f" is {score_text(float(calibration.scores[-1]))}"
     return (
         f"threshold {score_text(calibration.threshold)}{chosen}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
-        f"with {calibration.level:.0%} confidence), from {images}; the largest of these scores "
-        f"is {end}"
+        f"with {calibration.level:.0%} confidence), from {images}; {end}"
     )

@@ -1,7 +1,7 @@
 """Why an image scores as it does: which positions, and which of the backbone's layers.
 
-A score is a linear function of the distances, and Πx is a sum over the layers, so both questions
-have exact answers: the shares of all positions, or of all layers, add up to the score.
+A score is a weighted sum of distances, and Πx is a sum over the layers, so both questions have
+exact answers: the shares of all positions, or of all layers, add up to the score.
 """
 
 from dataclasses import asdict, dataclass, field

@@ -124,11 +124,10 @@ class Both(Density):
         """Learn the components (k-means), and w from how differently those at a position vary.
 
         In coordinates in which all good patches together are white, log det Σ_k / D is a
-        component's mean log variance. h is its standard deviation over the patches at a position,
-        from all positions' variances together. Up to `SPREAD_ALIKE` w is `MAX_POSITION_WEIGHT`,
-        from `SPREAD_APART` on it is 0, and between them it falls linearly. Where components have
-        fewer than ⅔ D patches on average, most of Σ_k is the pooled covariance, and all components
-        look alike: w is 0.
+        component's mean log variance. h² is its variance over the images at a position, in the mean
+        over positions. Up to h = `SPREAD_ALIKE` w is `MAX_POSITION_WEIGHT`, from `SPREAD_APART` on
+        it is 0, and between them it falls linearly. Where components have fewer than ⅔ D patches on
+        average, too much of Σ_k is the pooled covariance, and all components look alike: w is 0.
         """
         self.mixture.learn(x)
         if self.given_weight is not None:

@@ -89,7 +89,7 @@ def resolve_alignment(
     grid: tuple[int, int],
     alignment: str | Sequence[float] | None,
 ) -> tuple[float, float]:
-    """Return (down, right), in pixels: how far positions are drawn beside what is looked at.
+    """Return (down, right): pixels by which positions are drawn too far that way.
 
     Args:
         backbone: whose features are looked at.

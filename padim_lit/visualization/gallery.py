@@ -39,7 +39,7 @@ class GalleryEntry:
     Attributes:
         role: "highest_defect" (defective, among the highest scores), "lowest_defect" (among the
             lowest) or "highest_good" (good, among the highest), wherever a threshold lies.
-        rank: 1 for the clearest of its role, counted apart with and without pixel truth.
+        rank: 1 for the clearest of its role; planted defects are counted apart.
         index: position in the test set.
         path, kind, label: as in the batch; label 0 good, 1 defective.
         score: Mahalanobis distance, not squared; see `image_score`.
@@ -75,14 +75,14 @@ Placed = tuple[tuple[float, int], GalleryEntry]
 class Gallery:
     """The k highest- and k lowest-scoring defects and the k highest-scoring good images so far.
 
-    Images with known pixel truth (planted or masked) and images without compete apart, so that
-    both are shown where both occur. At most 6k pictures are held, however many images pass. Equal
-    scores are resolved by the index, so batches, their order and ranks do not change the result.
+    Planted defects compete apart, so that real ones are shown too. At most 5k pictures are held,
+    however many images pass. Equal scores are resolved by the index, so batches, their order and
+    ranks do not change the result.
     """
 
     def __init__(self, k: int = 4):
         self.k = k
-        # By role and whether the truth is known: (±score, index) and picture, the clearest first.
+        # By role and whether it is planted: (±score, index) and picture, the clearest first.
         self._kept: dict[tuple[Role, bool], list[Placed]] = defaultdict(list)
 
     def add(
@@ -97,14 +97,14 @@ class Gallery:
             roi: (h, w) bool, what of it counts; None: all.
         """
         counts = None if roi is None else roi.cpu().numpy()
-        known = batch["count_pixel"].tolist()
+        real = batch["count_image"].tolist()
         rows = zip(
-            batch["index"].tolist(), batch["label"].tolist(), score.tolist(), known, strict=True
+            batch["index"].tolist(), batch["label"].tolist(), score.tolist(), real, strict=True
         )
-        for i, (index, label, value, has_truth) in enumerate(rows):
+        for i, (index, label, value, is_real) in enumerate(rows):
             for role in ROLES[:2] if label else ROLES[2:]:
                 place = (value if role == "lowest_defect" else -value, index)
-                shelf = self._kept[role, has_truth]
+                shelf = self._kept[role, not is_real]
                 # Copying every image and map off the device would be slow.
                 if len(shelf) < self.k or place < shelf[-1][0]:
                     self._keep(shelf, (place, _picture(batch, score, map, i, role, counts)))
@@ -122,8 +122,8 @@ class Gallery:
         others the lowest, so that none is both.
         """
         chosen: dict[Role, list[GalleryEntry]] = {role: [] for role in ROLES}
-        for truth in (False, True):
-            shelves = {role: [p for _, p in self._kept[role, truth]] for role in ROLES}
+        for planted in (False, True):
+            shelves = {role: [p for _, p in self._kept[role, planted]] for role in ROLES}
             defective = len({p.index for p in shelves["highest_defect"] + shelves["lowest_defect"]})
             most = {
                 "highest_defect": (defective + 1) // 2,

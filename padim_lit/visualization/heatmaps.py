@@ -115,15 +115,15 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
 
 def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
     """Draw all pictures beside their maps, in rows."""
-    shelves: dict[str, list[GalleryEntry]] = {}
+    shelves: dict[tuple[str, bool], list[GalleryEntry]] = {}
     for picture in pictures:
-        shelves.setdefault(_shelf(picture), []).append(picture)
+        shelves.setdefault((picture.role, picture.planted), []).append(picture)
     height, width = thumb(pictures[0].map.shape)
     font, bold = font_of(), font_of(file=BOLD)
     pair = columns(2, (height, width))
     across = max(1, WIDTH // (pair * width + SPACE))
     sheets = [written([look.title], WIDTH, font_of(18, BOLD))]
-    for name, shelf in shelves.items():
+    for shelf in shelves.values():
         cells, texts = [], []
         for picture in shelf:
             small = np.asarray(Image.fromarray(picture.image).resize((width, height)))
@@ -136,7 +136,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
             )
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
             texts.append(", ".join(filter(None, said)))
-        sheets += [written([name], WIDTH, bold), grid(cells, texts, across, font, SPACE)]
+        sheets += [written([_heading(shelf)], WIDTH, bold), grid(cells, texts, across, font, SPACE)]
     lines = outlines([p.map for p in pictures], look.threshold, defect_name(pictures))
     footer = keys(round(font.size), {"distance": look.scale}, lines)
     return png([*sheets, written([look.note(), *footer], WIDTH, font)])
@@ -165,13 +165,12 @@ def no_truth(picture: GalleryEntry) -> str | None:
     return None if picture.truth.any() else "the defect lies outside the crop"
 
 
-def _shelf(picture: GalleryEntry) -> str:
-    name = NAMES[picture.role]
-    if picture.planted:
+def _heading(shelf: Sequence[GalleryEntry]) -> str:
+    name = NAMES[shelf[0].role]
+    if shelf[0].planted:
         return f"{name} (planted)"
-    if picture.truth is None and picture.label:
-        return f"{name} (place unknown)"
-    return name
+    unknown = all(picture.truth is None and picture.label for picture in shelf)
+    return f"{name} (place unknown)" if unknown else name
 
 
 def remove_heatmaps(folder: Path) -> None:

@@ -132,7 +132,9 @@ def _run(results: Mapping[str, Any]) -> Table:
     if (weight := known.get("position_weight")) is not None:
         known["own"] = percent(weight)
     if isinstance(known.get("patch_pixels"), list | tuple):
-        known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
+        height, width = known["patch_pixels"]
+        square = f"{height:g} x {width:g}"
+        known["patch"] = square if height == width else f"{height:g} (high) x {width:g} (wide)"
     for stage in ("fit", "test"):
         seconds, images = known.get(f"{stage}/seconds"), known.get(f"{stage}/images")
         if seconds is not None and images is not None:

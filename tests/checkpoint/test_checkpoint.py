@@ -182,7 +182,8 @@ def test_a_strange_calibration_is_refused(tmp_path, strange, why):
     assert list(state["calibration"]) == [*keys.split(), "method", "interval", "why"]
     save_detector(detector, tmp_path / "a.ckpt", state)
     assert type(load_detector(tmp_path / "a.ckpt").calibration) is Calibration
-    state["calibration"] = state["calibration"] | strange
+    state["calibration"] |= strange
+    assert detector.calibration.level == 0.95  # the state is a copy
     save_detector(detector, tmp_path / "a.ckpt", state)
     with pytest.raises(InputError, match=why) as error:
         load_detector(tmp_path / "a.ckpt")

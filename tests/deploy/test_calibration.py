@@ -84,7 +84,8 @@ def test_a_threshold_is_said_with_all_of_its_digits():
     enough, few = (calibrate(Measured(scores[-n:], scores[-n:])) for n in (99, 98))
     end = "; the largest of these scores is 17.00"
     assert describe(enough).startswith("threshold 17.00, ") and describe(enough).endswith(end)
-    assert describe(few).endswith(f"{end}, just below it, because 1.00% takes 99 good images")
+    end = "; just above the largest of these scores, because 1.00% takes 99 good images"
+    assert describe(few).startswith("threshold 17.00, ") and describe(few).endswith(end)
     last = Measured(scores[-1:], scores[-1:], paths=["a.png"])
     assert highest(last, few.threshold).endswith("a.png 17.00")
 

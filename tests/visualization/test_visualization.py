@@ -215,6 +215,15 @@ def test_what_is_planted_follows_from_the_metrics_it_counts_in_not_from_its_name
     assert {p.index: p.planted for p in gallery.pictures()} == {0: False, 1: True}
 
 
+def test_gallery_ranks_defects_whose_place_is_unknown_among_the_others():
+    """The lowest of all, alone with an empty mask, had been the highest of its kind."""
+    gallery = Gallery(k=1)
+    gallery.add(*batch_of([1.0, 9.0, 5.0], kinds=["crack"] * 3, known=[False, True, True]))
+    assert [(p.role, p.score) for p in gallery.pictures()] == [
+        ("highest_defect", 9.0), ("lowest_defect", 1.0),
+    ]  # fmt: skip
+
+
 def test_gallery_shows_planted_and_real_defects_apart():
     gallery = Gallery(k=4)
     gallery.add(*many())
@@ -445,7 +454,7 @@ def test_a_sheet_of_any_shape_fits_a_screen(draw, shape):
 
 def test_shelves_are_named_by_what_they_hold():
     pictures = [
-        picture(),
+        picture(truth=None),
         picture(role="lowest_defect", truth=None),
         picture(role="lowest_defect", kind="planted_by_hand"),
         picture(role="lowest_defect", planted=True),
@@ -453,8 +462,8 @@ def test_shelves_are_named_by_what_they_hold():
     ]
     words = texts(draw_all, pictures, LOOK)
     names = [
-        "Highest-scoring defects", "Lowest-scoring defects (place unknown)",
-        "Lowest-scoring defects", "Lowest-scoring defects (planted)", "Highest-scoring good",
+        "Highest-scoring defects (place unknown)", "Lowest-scoring defects",
+        "Lowest-scoring defects (planted)", "Highest-scoring good",
     ]  # fmt: skip
     assert re.findall(r"\w+-scoring \w+(?: \([a-z ]+\))?", words) == names
 
@@ -583,7 +592,7 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     for fact in (
         "tf_efficientnet_lite0, weights pretrained",
         "jl, 100 numbers per patch (D), made from 1056 channels (C)",
-        "56 x 56 on each image", "a patch is 8 x 12.5 pixels of a photo;", 
+        "56 x 56 on each image", "a patch is 8 (high) x 12.5 (wide) pixels of a photo;", 
         "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
         "1.5 GiB", "352 good",  # that the model has learnt from, whatever data it is tested on
         "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",

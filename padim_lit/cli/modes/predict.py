@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -94,6 +94,12 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     """
     files = [] if settings.watch else find_images(settings.images)
     predictor = make_predictor(settings, settings.watch)
+    for key in ("masks", "coco"):
+        if getattr(settings, key) and predictor.threshold is None:  # empty, all would look good
+            raise InputError(
+                f"{key}=true: {predictor.threshold_source}, so no defect would be marked; "
+                "calibrate it with images=GOOD_IMAGES, or give threshold=NUMBER"
+            )
     start = time.perf_counter()
     # What the lines of one folder have in common.
     calibration = predictor.calibration
@@ -136,7 +142,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     write_json(folder / "predict.json", results)
     written = [folder / name for name in (*names, "predict.json", *work.folders)]
     # Watching is waiting, which is no pace.
-    _print(results, 0 if settings.watch else scored.counts.total() - before, written)
+    new = 0 if settings.watch else scored.counts.total() - before
+    _print(results, new, written, settings.overlays)
     if not settings.watch and not results["images"]:
         raise InputError(f"images={settings.images}: none of {len(files)} files could be read")
     return results
@@ -161,11 +168,8 @@ class PredictRun:
         self.roi = None if roi is None else roi.cpu().numpy()
         self.side = SIDE if settings.overlays != "none" else 0
         if predictor.threshold is None:
-            pictures = ", no pictures" if settings.overlays == "anomalous" else ""
-            masks = ", and masks are empty" if settings.masks else ""
-            log.warning(
-                "%s; no decisions, no regions%s%s", predictor.threshold_source, pictures, masks
-            )
+            pictures = ", no pictures (overlays=all)" if settings.overlays == "anomalous" else ""
+            log.warning("%s; no decisions, no regions%s", predictor.threshold_source, pictures)
         if not settings.watch:  # those of an earlier run are of other images
             for name, suffix in FILES_OF_IMAGE.values():
                 for picture in (folder / name).glob(f"*-{DIGEST_PATTERN}{suffix}"):
@@ -240,8 +244,7 @@ class PredictRun:
             return None
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
-        with _uninterrupted():
-            self.keep(version, seen, found)
+        self.keep(version, seen, found)
         said = {True: "defective", False: "good", None: "undecided"}[found.is_anomalous]
         return f"{said:<9}  {found.score:.2f}"
 
@@ -257,9 +260,13 @@ class PredictRun:
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
+            # Folders often hold files of the same names.
+            caption = caption_of(found, "/".join(PurePath(version.path).parts[-2:]))
+            if self.scale is None:
+                caption.append("colours span this map alone: compare no others")
             drawn = side_by_side(
-                np.asarray(seen.picture), found.map, found.view, scale, threshold,
-                caption_of(found, PurePath(version.path).name), why, self.roi,
+                np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
+                self.roi,
             )  # fmt: skip
             more |= self.write("picture", version, drawn)
             small = GalleryEntry(
@@ -281,7 +288,7 @@ class PredictRun:
         if settings.masks:
             mask = np.zeros(found.view.size, bool) if threshold is None else found.mask()
             more |= self.write("mask", version, mask_file(mask))
-        self.scored.add(version, more)
+        self.record(version, more)
 
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str | None]:
         """Write one of an image's files; its key and name in the image's line.
@@ -307,20 +314,27 @@ class PredictRun:
 
     def refuse(self, version: Version, error: InputError) -> None:
         """Write that a file cannot be used."""
-        self.scored.add(version, {"error": str(error)})
+        self.record(version, {"error": str(error)})
         log.warning("skipped: %s", error)
+
+    def record(self, version: Version, content: dict[str, Any]) -> None:
+        """Write the lines of a file and count it."""
+        with _uninterrupted() if self.settings.watch else nullcontext():
+            self.scored.add(version, content)
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let a first Ctrl-C or SIGTERM wait until the block has ended: lines and counts are of one."""
-    came = False
+    """Let a Ctrl-C or SIGTERM wait until the block ends, or a second one comes.
 
-    def wait(*args: Any) -> None:
-        nonlocal came
-        if came:  # a second one does not
-            signal.default_int_handler(*args)
-        came = True
+    So what a stopped watch has written and what it has counted are of the same images.
+    """
+    came: list[int] = []
+
+    def wait(number: int, _: Any) -> None:
+        came.append(number)
+        if len(came) > 1:
+            signal.default_int_handler(number, None)
 
     before = {which: signal.signal(which, wait) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -329,7 +343,7 @@ def _uninterrupted() -> Iterator[None]:
         for which, handler in before.items():
             signal.signal(which, handler)
     if came:
-        raise KeyboardInterrupt
+        signal.raise_signal(came[0])  # it may be ignored, as in a shell's background
 
 
 def _version(path: str | Path) -> Version:
@@ -346,7 +360,7 @@ def _stem(path: str, which: Version | str) -> str:
     return f"{stem}-{digest}"
 
 
-def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
+def _print(results: dict[str, Any], new: int, written: list[Path], overlays: str) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
@@ -358,5 +372,7 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
         facts.append(("skipped", f"{files} that cannot be read; predictions.jsonl says which"))
     if results["threshold"] is not None:  # without one a warning has said so
         facts.append(("decided", f"by {results['threshold_source']}"))
+    if overlays == "anomalous" and results["good"] and not results["anomalous"]:
+        facts.append(("pictures", "none, as no image was called defective; overlays=all draws all"))
     facts += [("written", path) for path in written]
     print_facts(*facts)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from _helpers.cli import TINY
-from _helpers.trees import build_tree
+from _helpers.trees import build_tree, save_image
 
 from padim_lit import JL, Backbone, Both, Detector
 from padim_lit.checkpoint.state import load_detector
@@ -54,8 +54,20 @@ def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
     whole = ["crop_size=null", "rotations=4", "calibration=0", "hydra.run.dir=squeezed"]
     done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
     assert "Photos are squeezed (a patch is 4 x 5 of their pixels)" in done.out
+    assert "keeps their proportions" not in done.out
     metrics = json.loads((here / "run/metrics.json").read_text())
     assert not any("squeezed" in note for note in metrics["notes"])
+
+
+@pytest.mark.slow
+def test_long_photos_that_are_squeezed_to_squares_are_told(zygote, tmp_path):
+    for n in range(8):
+        folder = "train" if n < 6 else "test"
+        save_image(tmp_path / "data" / folder / "good" / f"{n}.png", (240, 60), seed=n)
+    whole = ["crop_size=null", "image_size=[64,64]", "calibration=0"]
+    done = run(zygote, tmp_path, *TINY, *whole)
+    said = "a patch is 7.5 pixels high and 30 wide; image_size=[128,448] keeps their proportions"
+    assert said in " ".join(done.out.split())
 
 
 def test_predict_gives_the_scores_of_the_test(here, zygote):

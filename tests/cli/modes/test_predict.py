@@ -14,6 +14,7 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,15 @@ def bare(here) -> str:
     return "ckpt=uncalibrated.ckpt"
 
 
+@pytest.mark.parametrize("key", ["masks", "coco"])
+def test_a_model_that_decides_nothing_writes_no_empty_masks(zygote, here, bare, key):
+    """Black masks, and images without regions, read as good ones."""
+    result = predict(zygote, here, "empty", "images=data/test", f"{key}=true", bare)
+    said = (f"{key}=true: no threshold", "mode=calibrate", "threshold=NUMBER")
+    require_one_clear_line(result, said)
+    assert not (here / "empty/predictions.jsonl").exists()
+
+
 @pytest.mark.parametrize("words", [["mode=serve"], ["images=data/test", "watch=true"]])
 def test_a_model_that_decides_nothing_does_not_go_live(zygote, here, bare, words):
     result = predict(zygote, here, "live", *words, bare)
@@ -141,6 +151,12 @@ def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
     )
     assert again["threshold"] < first["threshold"]
     assert again["test/image_auroc"] == first["test/image_auroc"]
+
+
+def test_where_no_image_is_called_defective_no_pictures_are_missed(zygote, here):
+    result = predict(zygote, here, "passed", "images=data/test/good", "threshold=1000")
+    assert "pictures none, as no image" in " ".join(result.out.split()), result.err
+    assert "overlays=all draws all" in result.out and not (here / "passed/heatmaps").exists()
 
 
 @pytest.mark.slow
@@ -406,19 +422,45 @@ def wait_for(file: Path, count: int, process: Running) -> None:
         time.sleep(0.02)
 
 
-def test_a_first_ctrl_c_waits_for_the_image_that_is_being_written():
-    """Between an image's two lines and its count it left them of different images."""
-    before, done = signal.getsignal(signal.SIGINT), []
-    for which in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
-            signal.raise_signal(which)
-            done.append(which)
-    assert done == [signal.SIGINT, signal.SIGTERM]
+@pytest.mark.parametrize("error", [False, True], ids=["scored", "unreadable"])
+def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypatch, error):
+    """Between them it left lines of one image more than were counted."""
+    before, write, seen = signal.getsignal(signal.SIGINT), ScoredFiles._write, []
+
+    def interrupted(self: ScoredFiles, path: Path, line: str) -> None:
+        write(self, path, line)
+        if not seen:
+            seen.append(path)
+            signal.raise_signal(signal.SIGINT)
+
+    scored, version = ScoredFiles(tmp_path, {}, resume=True), Version("a.png", 10, 0)
+    run = mode.PredictRun.__new__(mode.PredictRun)
+    run.settings, run.scored = SimpleNamespace(watch=True), scored
+    monkeypatch.setattr(ScoredFiles, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        if error:
+            run.refuse(version, InputError("no image"))
+        else:
+            run.record(version, {"score": 4.5, "p_value": 0.1, "decision": "good"})
+    scored.close()
+    assert seen and lines(tmp_path)
+    assert scored.counts.total() == 1 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
+    """A disk may hang; and what a shell runs in the background has Ctrl-C ignored."""
+    done = []
     with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        done.append("a disk that hangs is left by a second one")
-    assert len(done) == 2 and signal.getsignal(signal.SIGINT) is before
+        done.append("too late")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with mode._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not done
 
 
 @pytest.mark.slow
