@@ -9,7 +9,7 @@ from PIL import Image
 
 import padim_lit
 from padim_lit.visualization.overlay import MIN_LINES, caption_of, colours, heat_map
-from padim_lit.visualization.panels import grid, letters
+from padim_lit.visualization.panels import font_of, grid
 
 SPACE, COLOURS, SIDE = 12, 256, 150
 
@@ -24,7 +24,7 @@ def row(ckpt: str, files: list[str]) -> tuple[list[Image.Image], list[str]]:
         picture = np.asarray(seen.picture)
         heat = heat_map(picture, found.map, found.view, scale, predictor.map_threshold, MIN_LINES)
         both = [Image.fromarray(one) for one in (picture, heat)]
-        pairs.append(grid(both, ["", ""], 2, letters()))
+        pairs.append(grid(both, ["", ""], 2, font_of()))
         texts.append(caption_of(found, "")[1])
     return pairs, texts
 
@@ -38,7 +38,7 @@ for word in sys.argv[1:]:
     else:
         rows[-1][1].append(word)
 pairs, texts = (chain(*parts) for parts in zip(*(row(*one) for one in rows), strict=True))
-sheet = grid(list(pairs), list(texts), len(rows[0][1]), letters(), SPACE)
+sheet = grid(list(pairs), list(texts), len(rows[0][1]), font_of(), SPACE)
 few = sheet.quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG)
 target = Path(__file__).with_suffix(".png")
 few.save(target, optimize=True)

@@ -11,10 +11,11 @@ from PIL import Image, ImageColor
 from padim_lit.data.items import Item
 from padim_lit.visualization.palette import FALSE, FOUND, TRUTH
 from padim_lit.visualization.panels import (
+    BOLD,
     common_scale,
+    font_of,
     grid,
     keys,
-    letters,
     overlay,
     png,
     thumb,
@@ -82,7 +83,7 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
     """
     scales = [common_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
     height, width = thumb(examples[0].truth.shape)
-    font, small, texts = letters(), [], []
+    font, small, texts = font_of(), [], []
     for row, example in enumerate(examples):
         name = f"{example.kind.replace('_', ' ')}, {example.name[:16]}"
         if example.planted and "planted" not in example.kind:
@@ -107,7 +108,11 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         lines.append([*keys(round(font.size), colours, {}), ", ".join(said)])
     meaning = {"found": (FOUND, 1), "false alarm": (FALSE, 1), "missed": (TRUTH, 1)}
     lines.append([*keys(round(font.size), {}, meaning), *_caption(examples, what)])
-    return png([sheet, *(written(line, sheet.width, font) for line in lines)])
+    pictures = [sheet, *(written(line, sheet.width, font) for line in lines)]
+    if what["weights"].startswith("random"):
+        warning = "Random weights: these maps say nothing about detection."
+        pictures.insert(0, written([warning], sheet.width, font_of(18, BOLD)))
+    return png(pictures)
 
 
 def _caption(examples: Sequence[Example], what: Mapping[str, Any]) -> list[str]:
@@ -120,6 +125,4 @@ def _caption(examples: Sequence[Example], what: Mapping[str, Any]) -> list[str]:
     ]
     if any(example.planted for example in examples):
         lines.append("Defects called planted are synthetic, with known masks.")
-    if what["weights"].startswith("random"):
-        lines.append("Random weights: these maps say nothing about detection.")
     return lines

@@ -14,7 +14,7 @@ from padim_lit.deploy.regions import View
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.overlay import MIN_LINES, SMALL, heat_map, outlines, side_by_side
-from padim_lit.visualization.panels import BOLD, columns, grid, keys, letters, png, thumb, written
+from padim_lit.visualization.panels import BOLD, columns, font_of, grid, keys, png, thumb, written
 
 #: Pixels of the overview: its width, and white between pairs of pictures.
 WIDTH, SPACE = 1480, 12
@@ -119,10 +119,10 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
     for picture in pictures:
         shelves.setdefault((picture.role, picture.planted), []).append(picture)
     height, width = thumb(pictures[0].map.shape)
-    font, bold = letters(), letters(file=BOLD)
+    font, bold = font_of(), font_of(file=BOLD)
     pair = columns(2, (height, width))
     across = max(1, WIDTH // (pair * width + SPACE))
-    sheets = [written([look.title], WIDTH, letters(18, BOLD))]
+    sheets = [written([look.title], WIDTH, font_of(18, BOLD))]
     for shelf in shelves.values():
         cells, texts = [], []
         for picture in shelf:
@@ -137,7 +137,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
             texts.append(", ".join(filter(None, said)))
         sheets += [written([_heading(shelf)], WIDTH, bold), grid(cells, texts, across, font, SPACE)]
-    lines = outlines(look.threshold, defect_name(pictures))
+    lines = outlines([p.map for p in pictures], look.threshold, defect_name(pictures))
     footer = keys(round(font.size), {"distance": look.scale}, lines)
     return png([*sheets, written([look.note(), *footer], WIDTH, font)])
 

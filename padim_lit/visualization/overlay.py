@@ -10,13 +10,13 @@ from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.regions import View, spread
 from padim_lit.visualization.palette import FOUND, TRUTH
-from padim_lit.visualization.panels import columns, grid, keys, letters, overlay, png, written
+from padim_lit.visualization.panels import columns, font_of, grid, keys, overlay, png, written
 
 #: Pixels of a picture's longer side, at most.
 SIDE = 2048
 #: A picture whose longer side has at most half of these pixels is enlarged.
 SMALL = 256
-# Height of letters and width of outlines, as shares of a picture's mean side; and the thinnest.
+# Font size and width of outlines, as shares of a picture's mean side; and the thinnest.
 LETTERS, LINES, MIN_LINES = 1 / 60, 1 / 400, 2
 
 
@@ -55,18 +55,18 @@ def side_by_side(
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     side = sum(picture.shape[:2]) / 2
     line = max(MIN_LINES, round(LINES * side))
-    font = letters(round(LETTERS * side))
+    font = font_of(round(LETTERS * side))
     cells = [picture, heat_map(picture, map, view, scale, threshold, line, roi, truth)]
     texts, scales = ["", ""], {"distance": scale}
     if explanation is not None:
         layers = explanation.layer_scale(scale)
         cells.append(boxed(picture, explanation, view.size, line))
         cells += [heat_map(picture, part, view, layers, roi=roi) for part in explanation.layer_maps]
-        texts = ["image", "map", "the positions that matter", *explanation.captions]
+        texts = ["image", "map", "boxes: the positions that matter", *explanation.captions]
         scales = {"map:": scale, "layers:": layers}
     across = columns(len(cells), picture.shape[:2])
     drawn = grid([Image.fromarray(cell) for cell in cells], texts, across, font)
-    items = [*caption, *keys(round(font.size), scales, outlines(threshold, defect))]
+    items = [*caption, *keys(round(font.size), scales, outlines([map], threshold, defect))]
     # Below narrow pictures lines of a word would be no caption.
     return png([drawn, written(items, max(drawn.width, round(30 * font.size)), font)])
 
@@ -119,15 +119,19 @@ def heat_map(
     return heat
 
 
-def outlines(threshold: float | None, defect: str | None) -> dict[str, tuple[str, int]]:
-    """Return what the outlines of a map and of a defect mean, as `keys` takes it; None: no such.
+def outlines(
+    maps: Sequence[np.ndarray], threshold: float | None, defect: str | None
+) -> dict[str, tuple[str, int]]:
+    """Return what outlines of maps and of a defect mean, as `keys` takes it; None: no such.
 
-    >>> outlines(3.0, None)
+    >>> outlines([np.zeros((2, 2)), np.full((2, 2), 3)], 3.0, None)
     {'map at or above 3.00': ('#56b4e9', 1)}
     """
     lines = {}
     if threshold is not None:
-        lines[f"map at or above {threshold:.2f}"] = (FOUND, 1)
+        reached = any(map.max() >= threshold for map in maps)
+        said = f"at or above {threshold:.2f}" if reached else f"below {threshold:.2f} everywhere"
+        lines[f"map {said}"] = (FOUND, int(reached))
     return lines if defect is None else {**lines, defect: (TRUTH, 2)}
 
 
@@ -141,10 +145,12 @@ def boxed(
     drawn = Image.fromarray(image)
     zoom = np.divide(drawn.size, size[::-1])
     draw = ImageDraw.Draw(drawn)
-    for position in explanation.positions:
-        corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)
-        corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than a pixel
-        draw.rectangle(corners.flatten().tolist(), outline=FOUND, width=width)
+    for colour, rim in (("black", (width + 1) // 2), ("white", 0)):  # seen on any photo
+        for position in explanation.positions:
+            corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)
+            corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than 1
+            corners += [[-rim], [rim]]
+            draw.rectangle(corners.flatten().tolist(), outline=colour, width=width + rim)
     return np.asarray(drawn)
 
 

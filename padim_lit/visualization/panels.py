@@ -22,8 +22,8 @@ FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 BOLD = FONT.with_name("DejaVuSans-Bold.ttf")
 #: A picture's side in a sheet of many, were it square.
 THUMB = 178
-#: White pixels between two pictures, and the smallest height of letters.
-GAP, MIN_LETTERS = 4, 13
+#: White pixels between two pictures, and the smallest font size.
+GAP, MIN_SIZE = 4, 13
 #: A text, or a small picture and what it means.
 Item = str | tuple[Image.Image, str]
 
@@ -68,19 +68,19 @@ def drawable(text: str) -> str:
     >>> drawable("Prüfteil 部品")
     'Prüfteil \\u90e8\\u54c1'
     """
-    letters = _letters()
-    shown = (c == "\n" or (c.isprintable() and ord(c) in letters) for c in text)
+    glyphs = _glyphs()
+    shown = (c == "\n" or (c.isprintable() and ord(c) in glyphs) for c in text)
     return "".join(c if plain else ascii(c)[1:-1] for c, plain in zip(text, shown, strict=True))
 
 
 @cache
-def _letters() -> frozenset[int]:
+def _glyphs() -> frozenset[int]:
     return frozenset(FT2Font(str(FONT)).get_charmap())
 
 
-def letters(height: int = 0, file: Path = FONT) -> ImageFont.FreeTypeFont:
-    """Return a font whose letters are `height` pixels high, `MIN_LETTERS` at least."""
-    return ImageFont.truetype(str(file), max(MIN_LETTERS, height))
+def font_of(size: int = 0, file: Path = FONT) -> ImageFont.FreeTypeFont:
+    """Return the font of `size` pixels, `MIN_SIZE` at least."""
+    return ImageFont.truetype(str(file), max(MIN_SIZE, size))
 
 
 def thumb(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -117,13 +117,15 @@ def grid(
     """Return pictures of one size in rows, each with its text below, as far as any has one."""
     width, height = pictures[0].size
     texts = [drawable(text) for text in texts]
-    across = gap + max(width, *(math.ceil(font.getlength(text)) + 4 for text in texts))
+    wide = [max(width, math.ceil(font.getlength(text)) + 4) for text in texts]
+    used = range(min(columns, len(wide)))
+    lefts = [0, *accumulate(gap + max(wide[column::columns]) for column in used)]
     down = gap + height + round(1.4 * font.size) * any(texts)
-    size = columns * across - gap, math.ceil(len(pictures) / columns) * down - gap
+    size = lefts[-1] - gap, math.ceil(len(pictures) / columns) * down - gap
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        x, y = i % columns * across, i // columns * down
+        x, y = lefts[i % columns], i // columns * down
         sheet.paste(picture, (x, y))
         draw.text((x + 2, y + height), text, fill="black", font=font)
     return sheet
@@ -134,12 +136,12 @@ def keys(
     colours: Mapping[str, tuple[float, float]],
     lines: Mapping[str, tuple[str, int]],
 ) -> list[Item]:
-    """Return what colours and lines mean, as `written` takes it, in letters of `size` pixels.
+    """Return what colours and lines mean, as `written` takes it, beside text of that font size.
 
     Args:
-        size: height of the letters beside it.
+        size: of the font, in pixels.
         colours: name → (low, high) distance.
-        lines: name → colour and number of dashes.
+        lines: name → colour and number of dashes; without any the name stands alone.
     """
     items: list[Item] = []
     for name, (low, high) in colours.items():
@@ -152,14 +154,14 @@ def keys(
         for i in range(dashes):
             left, right = (2 * size * end // dashes for end in (i, i + 1))
             line.paste(colour, (left + 2, 2, right - 2, size // 2 - 2))
-        items.append((line, name))
+        items.append((line, name) if dashes else name)
     return items
 
 
 def written(items: Sequence[Item], width: int, font: ImageFont.FreeTypeFont) -> Image.Image:
     """Return items as lines of `width` pixels; one that is longer is broken between words.
 
-    >>> written(["score 2.00", "cell 7.png"], 400, letters()).size
+    >>> written(["score 2.00", "cell 7.png"], 400, font_of()).size
     (400, 21)
     """
     space, row = font.getlength(" "), round(1.6 * font.size)

@@ -8,14 +8,16 @@ import re
 import struct
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from _helpers.drawing import written_by
 from _helpers.tables import long_table
 from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from padim_lit.analysis.result_files import collect
 from padim_lit.deploy.calibration import calibrate
@@ -27,10 +29,10 @@ from padim_lit.metrics import PixelMetrics
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import Look, draw_all, draw_one, save_heatmaps
+from padim_lit.visualization.heatmaps import WIDTH, Look, draw_all, draw_one, save_heatmaps
 from padim_lit.visualization.overlay import SMALL
 from padim_lit.visualization.palette import FOUND, TRUTH
-from padim_lit.visualization.panels import common_scale, letters, overlay, png, written
+from padim_lit.visualization.panels import common_scale, font_of, overlay, png, written
 from padim_lit.visualization.predictions import TestScore as Score  # pytest would collect it
 from padim_lit.visualization.predictions import predictions_of, write_predictions
 from padim_lit.visualization.summary import MEANING, print_summary
@@ -91,20 +93,14 @@ def picture(**changes):
     return GalleryEntry(**{**values, **changes})
 
 
-def written_by(draw, *args):
+def words_and(draw, *args):
     """The words that a drawing writes, and the drawing (h,w,3)."""
-    words, write = [], ImageDraw.ImageDraw.text
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            ImageDraw.ImageDraw, "text",
-            lambda self, at, text, **how: (words.append(text), write(self, at, text, **how)),
-        )  # fmt: skip
-        png = draw(*args)
-    return " ".join(words), np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    said, image = written_by(draw, *args)
+    return " ".join(text for text, _ in said), image
 
 
 def texts(draw, *args):
-    return written_by(draw, *args)[0]
+    return words_and(draw, *args)[0]
 
 
 def same(one, other):
@@ -303,7 +299,7 @@ def near(image, colour, tolerance=12):
 
 
 def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
-    return written_by(draw_one, pictured, Look(threshold, image_threshold, scale, "a title"))
+    return words_and(draw_one, pictured, Look(threshold, image_threshold, scale, "a title"))
 
 
 def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
@@ -423,24 +419,37 @@ def test_a_defect_that_no_mask_shows_is_not_found_but_called_defective(truth):
     assert look.called(picture(truth=truth, score=11.0)) == "missed"
 
 
-def explained(one, look=LOOK):
+def explained(one, look=LOOK, places=1):
     parts = {"layer 1": 0.5, "layer 2": 0.3, "layer 3": 0.2}
     h, w = one.map.shape
-    places = [Position(0, 0, (w // 4, h // 4, w // 2, h // 2), 3.0, 0.6)]
+    places = [Position(0, 0, (w // 4, h // 4, w // 2, h // 2), 3.0, 0.6)] * places
     why = Explanation(12.0, parts, places, np.stack([one.map / 3] * 3))
     return draw_one(one, look, why)
 
 
+def together(one, look):
+    return draw_all([replace(one, kind="manipulated_front", rank=i) for i in range(1, 7)], look)
+
+
+@pytest.mark.parametrize(("draw", "share"), [(draw_one, 0.5), (together, 0.5), (explained, 1.0)])
+def test_what_does_not_count_is_grey_in_every_map(draw, share):
+    roi = np.arange(H)[:, None].repeat(W, 1) >= H // 2
+    _, image = words_and(draw, picture(roi=roi, truth=None), Look(None, None, (0.0, 12.0), "t"))
+    plain, grey = ((image == value).all(axis=2).sum() for value in (90, 45))
+    assert 0.98 * share < grey / plain < 1.05 * share  # of four maps beside two plain pictures
+
+
 @pytest.mark.parametrize("shape", [(512, 4096), (64, 264), (24, 32), (960, 40)])
-@pytest.mark.parametrize("draw", [draw_one, explained, lambda one, look: draw_all([one], look)])
+@pytest.mark.parametrize("draw", [draw_one, explained, together])
 def test_a_sheet_of_any_shape_fits_a_screen(draw, shape):
     values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
     one = picture(**values, image=np.full((*shape, 3), 90, np.uint8))
-    words, image = written_by(draw, one, LOOK)
+    words, image = words_and(draw, one, LOOK)
     assert "distance" in words or "layers:" in words
     assert max(image.shape) < 4200 and 0.2 < image.shape[1] / image.shape[0] < 8
     if draw is explained:  # the boxes that name positions are seen
-        assert near(image, FOUND) > 20
+        assert (image != words_and(explained, one, LOOK, 0)[1]).any(axis=2).sum() > 20
+    assert draw is not together or image.shape[1] <= WIDTH
 
 
 def test_shelves_are_named_by_what_they_hold():
@@ -754,12 +763,12 @@ def test_broken_sweeps_are_one_line(tmp_path):
 
 def test_any_name_can_be_drawn():
     name = "caf\udce9 $\\bad$ \x00\x1b a\nb 部"
-    said = texts(lambda: png([written([name], 500, letters())]))
+    said = texts(lambda: png([written([name], 500, font_of())]))
     assert said == r"caf\udce9 $\bad$ \x00\x1b a\nb \u90e8"
 
 
 def test_a_caption_breaks_between_items_and_a_long_one_between_words():
-    font = letters()
+    font = font_of()
     one = written(["score 2.00"], 500, font)
     assert one.size == (500, round(1.6 * font.size))
     assert written(["score 2.00", "a.png"], 100, font).size == (100, 2 * one.height)
