@@ -1,6 +1,7 @@
 """Images beside their heat maps, as PNG, drawn without a figure: fast, for a stream."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
@@ -14,10 +15,14 @@ from padim_lit.visualization.panels import columns, font_of, grid, keys, overlay
 
 #: Pixels of a picture's longer side, at most.
 SIDE = 2048
+#: The same with an explanation, whose layers are coarse.
+EXPLAINED_SIDE = 1024
 #: A picture whose longer side has at most half of these pixels is enlarged.
 SMALL = 256
 # Font size and width of outlines, as shares of a picture's mean side; and the thinnest.
 LETTERS, LINES, MIN_LINES = 1 / 60, 1 / 400, 2
+# Colour of the line around a region of interest.
+EDGE = "#ffffff"
 
 
 def side_by_side(
@@ -51,6 +56,10 @@ def side_by_side(
         defect: what the truth is called; None: there is none.
         small: see `SMALL`.
     """
+    if explanation is not None:
+        smaller = Image.fromarray(picture)
+        smaller.thumbnail((EXPLAINED_SIDE, EXPLAINED_SIDE))
+        picture = np.asarray(smaller)
     zoom = max(1, small // max(picture.shape[:2]))
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     side = sum(picture.shape[:2]) / 2
@@ -66,7 +75,8 @@ def side_by_side(
         scales = {"map:": scale, "layers:": layers}
     across = columns(len(cells), picture.shape[:2])
     drawn = grid([Image.fromarray(cell) for cell in cells], texts, across, font)
-    items = [*caption, *keys(round(font.size), scales, outlines([map], threshold, defect))]
+    lines = outlines([map], threshold, defect, roi is not None)
+    items = [*caption, *keys(round(font.size), scales, lines)]
     # Below narrow pictures lines of a word would be no caption.
     return png([drawn, written(items, max(drawn.width, round(30 * font.size)), font)])
 
@@ -99,10 +109,11 @@ def heat_map(
     """
     shape = picture.shape[:2]
     whole, counts = spread(map, view, shape, peaks=True), True
+    regions: list[tuple[np.ndarray, Any, str]] = []
     if roi is not None:
         counts = spread(roi.astype(np.float32), view, shape) >= 0.5
+        regions.append((counts, True, EDGE))
     heat = overlay(picture, np.where(counts, whole, np.nan), scale)
-    regions = []
     if truth is not None:
         y, x = np.ogrid[: shape[0], : shape[1]]
         dashes = (2 * x + y) // (3 * line) % 3 > 0
@@ -120,9 +131,11 @@ def heat_map(
 
 
 def outlines(
-    maps: Sequence[np.ndarray], threshold: float | None, defect: str | None
+    maps: Sequence[np.ndarray], threshold: float | None, defect: str | None, roi: bool = False
 ) -> dict[str, tuple[str, int]]:
     """Return what outlines of maps and of a defect mean, as `keys` takes it; None: no such.
+
+    With `roi` also what surrounds the region of interest.
 
     >>> outlines([np.zeros((2, 2)), np.full((2, 2), 3)], 3.0, None)
     {'map at or above 3.00': ('#56b4e9', 1)}
@@ -132,7 +145,9 @@ def outlines(
         reached = any(map.max() >= threshold for map in maps)
         said = f"at or above {threshold:.2f}" if reached else f"below {threshold:.2f} everywhere"
         lines[f"map {said}"] = (FOUND, int(reached))
-    return lines if defect is None else {**lines, defect: (TRUTH, 2)}
+    if defect is not None:
+        lines[defect] = (TRUTH, 2)
+    return {**lines, "beyond it nothing counts": (EDGE, 1)} if roi else lines
 
 
 def boxed(
@@ -149,8 +164,9 @@ def boxed(
         for position in explanation.positions:
             corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)
             corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than 1
+            thin = max(1, min(width, int(np.diff(corners, axis=0).min()) // 4))
             corners += [[-rim], [rim]]
-            draw.rectangle(corners.flatten().tolist(), outline=colour, width=width + rim)
+            draw.rectangle(corners.flatten().tolist(), outline=colour, width=thin + rim)
     return np.asarray(drawn)
 
 

@@ -17,6 +17,8 @@ from padim_lit.visualization.palette import DISTANCES
 
 # Of the colours; and how many there are.
 OPACITY, LEVELS = np.float32(0.6), 256
+# Grey values that a photo spans below its colours, at most, and their middle.
+CONTRAST, MID_GREY = np.float32(80), np.float32(128)
 #: What all text in pictures is set in: matplotlib brings it along.
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 BOLD = FONT.with_name("DejaVuSans-Bold.ttf")
@@ -44,14 +46,18 @@ def common_scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
 def overlay(image: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     """Lay a distance map (h, w) over the grey values of an image (h, w, 3); uint8 (h, w, 3).
 
-    What is NaN, as what was not seen, stays grey, at half its brightness.
+    What is NaN, as what was not seen, stays grey, at half its brightness. Below the colours the
+    grey is muted, so that a distance looks alike on bright and on dark photos.
     """
     unseen, (low, high) = np.isnan(map), scale
     level = np.clip((map - np.float32(low)) * np.float32(LEVELS / (high - low)), 0, LEVELS - 1)
     level[unseen] = LEVELS
-    grey = image @ np.full(3, 1 / 3, np.float32) * np.where(unseen, np.float32(0.5), 1 - OPACITY)
+    grey = image @ np.full(3, 1 / 3, np.float32)
+    darkest, brightest = np.percentile(grey[::8, ::8], (1, 99)).astype(np.float32)
+    contrast = CONTRAST / max(brightest - darkest, CONTRAST)
+    muted = (MID_GREY + contrast * (grey - (darkest + brightest) / 2)).clip(0, 255)
     laid = _heat()[level.astype(np.intp)]
-    laid += grey[..., None]
+    laid += np.where(unseen, grey * np.float32(0.5), muted * (1 - OPACITY))[..., None]
     return np.rint(laid, out=laid).astype(np.uint8)
 
 
@@ -146,8 +152,8 @@ def keys(
     items: list[Item] = []
     for name, (low, high) in colours.items():
         ramp = np.linspace(low, high, 8 * size, dtype=np.float32)[None].repeat(size, axis=0)
-        # Over mid-grey, as the colours look, not the pure ones.
-        over = overlay(np.full((*ramp.shape, 3), 128, np.uint8), ramp, (low, high))
+        # Over grey, as the colours look, not the pure ones.
+        over = overlay(np.zeros((*ramp.shape, 3), np.uint8), ramp, (low, high))
         items.append((Image.fromarray(over), f"{name} {low:.1f} to {high:.1f}"))
     for name, (colour, dashes) in lines.items():
         line = Image.new("RGB", (2 * size, size // 2))
