@@ -244,7 +244,7 @@ def test_what_a_text_says_of_the_curves_is_drawn_there(tmp_path):
 
 
 def test_a_page_of_one_seed_and_one_projection_speaks_of_no_more(tmp_path):
-    body, _ = shown(tmp_path, "own", ("jl",), (25, 50), (0,))
+    body, _ = shown(tmp_path, "own", ("jl", "identity"), (25, 50), (0,))
     for words in ("over seeds", "and seeds", "bold", "The difference", 'id="claims"'):
         assert words not in body, words
     assert "One seed." in body and ">one seed<" in body
