@@ -61,6 +61,8 @@ WIDE = "backbone=wide_resnet50"
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
 FEWER, MANY = ("jl", 150), ("subset", 550)
+#: Where jl's curve is claimed to begin, to bend and to end.
+BEND = tuple(("jl", d) for d in (50, 200, 550))
 
 Row = dict[str, Any]
 
@@ -134,7 +136,11 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         try:
             if claim.detection and str(sweep.constants.get("weights")).startswith("random"):
                 raise _Lacking("has random backbone weights, which say nothing about detection")
-            for case in claim.cases(sweep):
+            cases = claim.cases(sweep)
+            # Without masks there is nothing to be open about.
+            if not (metrics := {_metric(case) for case in cases}) & {"", *_measured(sweep)}:
+                raise _Lacking(f"has no {' and no '.join(METRICS[m] for m in sorted(metrics))}")
+            for case in cases:
                 row = _versus(sweep, case) if isinstance(case, Pair) else case
                 if isinstance(case, Pair):
                     pairs.setdefault(case, []).append((sweep, row))
@@ -158,6 +164,14 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         reason += f" Open because: {'; '.join(whys)}."
     part = _part(means or evidence) if kind == "holds in part" else ""
     return Verdict(claim, kind, part, reason, means, evidence, "\n".join(filter(None, commands)))
+
+
+def _metric(case: Pair | Row) -> str:
+    return case.metric if isinstance(case, Pair) else case.get("metric", "")
+
+
+def _measured(sweep: SweepFolder) -> set[str]:
+    return {m for row in sweep.rows for m in RESAMPLED if row.measured.get(m) is not None}
 
 
 def _at_same_d(
@@ -240,14 +254,14 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     The gain 50 → 200 lies above 0; per dimension it exceeds that of 200 → 550; and the gain
     200 → 550 lies below `FLAT_GAIN`.
     """
-    low, middle, high = places = [("jl", d) for d in (50, 200, 550)]
-    seeds = _require(sweep, *places)
+    low, middle, high = BEND
+    seeds = _require(sweep, *BEND)
     found = []
     for metric in RESAMPLED:
         early = sweep.difference(middle, low, metric, seeds)
         late = sweep.difference(high, middle, metric, seeds)
-        points = [sweep.points(*x, metric, seeds) for x in places]
-        resamples = [sweep.resamples(*x, metric, seeds) for x in places]
+        points = [sweep.points(*x, metric, seeds) for x in BEND]
+        resamples = [sweep.resamples(*x, metric, seeds) for x in BEND]
         bend = paired_difference(*_slopes(points), *_slopes(resamples))
         sides = early.side(), bend.side(), late.side(FLAT_GAIN)
         case = "open"

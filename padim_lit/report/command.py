@@ -14,7 +14,7 @@ from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
 from padim_lit.report.content import ABLATION_ALARM_RATE, describe
-from padim_lit.report.figures import DRAWN, FIGURES, draw, planted, stem
+from padim_lit.report.figures import DRAWN, FIGURES, draw, planted, several, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.pictures import PICTURES, about, embed
 from padim_lit.system.atomic import write_bytes, write_text
@@ -69,6 +69,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
+        bold=any(cell.best for _, t in table1 for row in t.rows for cell in row.values()),
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
@@ -76,6 +77,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         rate=ABLATION_ALARM_RATE,
         dagger=any(planted(s["constants"], "pixel_auroc") for s in sweeps),
         figures=_inline(figures),
+        several=several(sweeps),
         tables=tables,
     )
 

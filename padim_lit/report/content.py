@@ -12,14 +12,14 @@ import numpy as np
 from padim_lit.analysis.bootstrap import CONFIDENCE
 from padim_lit.analysis.claims import judge
 from padim_lit.analysis.curve import fit_performance
-from padim_lit.analysis.published import published
+from padim_lit.analysis.published import SOURCES, published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
 from padim_lit.analysis.sweep_results import SweepFolder, labels, sd
 from padim_lit.analysis.table1 import BASE, short, with_means
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
-from padim_lit.report.figures import DRAWN, planted
+from padim_lit.report.figures import DRAWN, claimed, planted
 from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
@@ -56,7 +56,10 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "warnings": warnings(sweeps, names),
     }
     table = compared(sweeps, [one["configurations"] for one in shown])
-    return finite(content) | table | {"claims": judge(sweeps)}
+    # Only a reproduction of the JL report has its D, or data of its Table 1.
+    beside = any(row[source] for row in table["table"] for source in SOURCES)
+    reproduction = beside or any(one["claimed"] or one["predictions"] for one in shown)
+    return finite(content) | table | {"claims": judge(sweeps), "reproduction": reproduction}
 
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
@@ -83,11 +86,14 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
 
 
 def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
-    configurations = _configurations(sweep)
+    configurations = finite(_configurations(sweep))
     for found in configurations:
         found["missed"] = missed(sweep, found["proj"], found["dim"])
-    fits = [_fit(sweep, proj, m) for proj in sweep.projs if proj != "identity" for m in DRAWN]
-    beyond = max(sweep.dims_of("jl"), default=0) > PREDICTED_FROM
+    marked = [key for m in DRAWN for key in claimed({"configurations": configurations}, m)]
+    projs = [proj for proj in sweep.projs if marked and proj != "identity"]
+    fits = [_fit(sweep, proj, m) for proj in projs for m in DRAWN]
+    dims = sweep.dims_of("jl")
+    beyond = PREDICTED_FROM in dims and dims[-1] > PREDICTED_FROM
     predictions = [_fit(sweep, "jl", m, PREDICTED_FROM) for m in DRAWN if beyond]
     return {
         "label": name,
@@ -98,8 +104,9 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
         "constants": _constants(sweep),
         "seeds": sweep.seeds,
         "configurations": configurations,
+        "claimed": marked,
         "fits": [fit for fit in fits if fit],
-        "predictions": [fit for fit in predictions if fit],
+        "predictions": [fit for fit in predictions if fit and "x" in fit],
     }
 
 

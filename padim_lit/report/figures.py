@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
+from padim_lit.analysis.claims import BEND, FEWER, MANY
 from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.distortion import QUANTITIES, over_seeds
@@ -73,24 +74,46 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
             for edge in ("low", "high"):
                 axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
             axes.set_ylim(heights)
-        _mark_claims(axes, {(c["proj"], c["dim"]): c["mean"][metric] for c in
-                            sweep["configurations"]})  # fmt: skip
+        _mark_claims(axes, sweep, metric)
         _against_dimensions(axes)
         _share_upwards(axes, sweep, metric)
 
-    panels = [(s["label"], partial(panel, s)) for s in sweeps if len(dims_of(s, metric)) > 1]
-    return _figure(panels, "mean and ± standard deviation over seeds", **size)
+    shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
+    panels = [(s["label"], partial(panel, s)) for s in shown]
+    return _figure(panels, _over_seeds(shown), **size)
 
 
-def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> None:
-    """Mark where the report's claims on jl would show, if jl was measured there."""
-    if None not in (means.get(("jl", 50)), means.get(("jl", 200))):
+def claimed(sweep: Mapping[str, Any], metric: str) -> list[str]:
+    """Return the keys of the report's claims that `curves` marks: those whose D were measured."""
+    means = _means(sweep, metric)
+    needed = {"steep-then-flat": BEND, "150-for-550": (FEWER, MANY)}
+    return [key for key, methods in needed.items() if means.keys() >= {*methods}]
+
+
+def _mark_claims(axes: Axes, sweep: Mapping[str, Any], metric: str) -> None:
+    marked, means = claimed(sweep, metric), _means(sweep, metric)
+    if "steep-then-flat" in marked:
         axes.axvspan(50, 200, color=GRID, alpha=0.6, linewidth=0, zorder=0, label=STEEP)
-    few, many = means.get(("jl", 150)), means.get(("subset", 550))
-    if None not in (few, many):
+    if "150-for-550" in marked:
+        few, many = means[FEWER], means[MANY]
         axes.plot([150, 550], [many, many], color="black", linewidth=0.8, linestyle=(0, (5, 3)),
                   label=WORK)  # fmt: skip
         axes.plot([150, 150], sorted([few, many]), color="black", linewidth=0.8)
+
+
+def _means(sweep: Mapping[str, Any], metric: str) -> dict[tuple[str, int], float]:
+    means = {(c["proj"], c["dim"]): c["mean"][metric] for c in sweep["configurations"]}
+    return {method: mean for method, mean in means.items() if mean is not None}
+
+
+def several(sweeps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether something was measured with more than one seed."""
+    spreads = [sd for s in sweeps for c in s["configurations"] for sd in c["sd"].values()]
+    return any(sd is not None for sd in spreads)
+
+
+def _over_seeds(sweeps: Sequence[Mapping[str, Any]]) -> str:
+    return "mean and ± standard deviation over seeds" if several(sweeps) else "one seed"
 
 
 def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
@@ -110,7 +133,7 @@ def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | Non
 
     shown = [s for s in sweeps if _fit_of_jl(s["predictions"], metric)]
     panels = [(s["label"], partial(panel, s)) for s in shown]
-    return _figure(panels, "mean and ± standard deviation over seeds")
+    return _figure(panels, _over_seeds(shown))
 
 
 def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) -> None:

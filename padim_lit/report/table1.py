@@ -49,7 +49,7 @@ def table1(folder: Path, jobs: Sequence[Path]) -> Path:
     Raises:
         InputError: a file cannot be read or written.
     """
-    content = compared(read_sweeps(jobs) if jobs else [])
+    content = compared(read_sweeps(jobs) if jobs else []) | {"reproduction": True}  # by its name
     _print(content)
     columns = ["title", "data", "backbone", "proj", "dim", "seeds"]
     columns += [f"{metric}/{name}" for metric in DRAWN for name in COLUMNS]

@@ -8,7 +8,7 @@ from typing import Any
 from padim_lit.analysis.published import SOURCES
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.metric_names import METRICS
-from padim_lit.report.figures import planted
+from padim_lit.report.figures import planted, several
 from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
@@ -104,7 +104,8 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
             if proj == versus:
                 line[f"{proj} − {base}"] = _difference(cells.get(proj), metric)
         lines.append(line)
-    return Table(f"Table 1: {METRICS[f'test/{metric}']}", lines, _means(rows))
+    caption = METRICS[f"test/{metric}"]
+    return Table(f"Table 1: {caption}" if content["reproduction"] else caption, lines, _means(rows))
 
 
 def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
@@ -198,7 +199,8 @@ def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
         }
         for label, c in every
     ]
-    return Table("Every configuration: mean ± standard deviation over seeds", rows)
+    over = "mean ± standard deviation over seeds" if several(sweeps) else "one seed"
+    return Table(f"Every configuration: {over}", rows)
 
 
 def settings(constants: Mapping[str, Any]) -> Table:

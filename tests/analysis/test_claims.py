@@ -186,12 +186,24 @@ def test_image_and_pixel_are_separate_verdicts(tmp_path):
     sweep(tmp_path, projs=("subset", "jl"))
     with editing(tmp_path) as rows:
         for row in rows:
-            row["test/pixel_auroc"] = None
+            row["test/pixel_auroc"] = None if row["seed"] == 0 else row["test/pixel_auroc"]
     found = verdicts(tmp_path)
     assert found["same-d-image"].kind == "holds"
     assert found["same-d-pixel"].kind == "open"
     assert "undefined for at least one seed" in found["same-d-pixel"].reason
     assert found["same-d-pixel"].evidence[0]["difference"]["value"] is None
+
+
+def test_a_claim_on_pixels_is_not_measured_without_masks(tmp_path):
+    sweep(tmp_path, projs=("subset", "jl"))
+    with editing(tmp_path) as rows:
+        for row in rows:
+            row["test/pixel_auroc"] = None
+    found = verdicts(tmp_path)
+    assert found["same-d-image"].kind == "holds"
+    assert found["same-d-pixel"].kind == "not measured"
+    assert "has no pixel AUROC" in found["same-d-pixel"].reason
+    assert found["150-for-550"].kind == "holds in part"
 
 
 def test_missing_dimensions_are_named_and_never_replaced(tmp_path):

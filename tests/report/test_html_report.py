@@ -136,7 +136,7 @@ def test_figure_2_predicts_from_the_points_up_to_200(content, drawn):
 
 
 def test_three_dimensions_are_too_few_for_eq15(tmp_path):
-    write_sweep(tmp_path, dims=(50, 100, 150))
+    write_sweep(tmp_path, dims=(50, 200, 550))
     fits = describe(read_sweeps([tmp_path]))["sweeps"][0]["fits"]
     assert {f["why"] for f in fits} == {"3 dimensions: a fit of eq. 15 needs at least 4"}
 
@@ -196,11 +196,68 @@ def test_runs_that_were_timed_apart_are_warned_of(tmp_path):
 
 
 def test_what_is_open_stands_with_the_verdicts_and_is_counted_apart(tmp_path):
-    write_sweep(tmp_path, projs=("subset", "jl"), dims=(50,), seeds=[0])
+    how = {"backbone": "resnet18"}  # which Table 1 has
+    write_sweep(tmp_path, projs=("subset", "jl"), dims=(100,), seeds=[0], **how)
     page = rendered(build([tmp_path]))
     shown, folded = page.split('id="unmeasured"')
     assert shown.count(">open</span>") == 2 and ">open</span>" not in folded
     assert "<summary>5 not measured</summary>" in folded
+
+
+REPORTS_OWN = (
+    "Figure 2", "Figure 3", "Table 1</h2>", "Table 1:", "q. 15", "shaded", "dashed",
+    "not measured<", "contradicts", "published", "The JL report", "the report)",
+)  # fmt: skip
+
+
+def shown(folder: Path, *how, **more) -> tuple[str, dict[str, bool]]:
+    """The page of a sweep, and which of `REPORTS_OWN` are in it."""
+    page = rendered(build([write_sweep(folder, *how, **more)]))
+    body = page[page.index("<body>") :]
+    return body, {words: words in body for words in REPORTS_OWN}
+
+
+@pytest.mark.parametrize(
+    "dims", [(25, 50), (20, 40, 60, 80), (90, 100, 110, 130, 300), (150, 200, 300)]
+)
+def test_a_sweep_that_reproduces_nothing_is_not_told_of_the_report(tmp_path, dims):
+    body, said = shown(tmp_path, "own", ("subset", "jl"), dims, (0, 1))
+    assert not any(said.values()), said
+    for heading in ("Detection against dimension", "Detection by projection and D"):
+        assert f">{heading}</h2>" in body
+    assert "At the same D, a JL projection beats" in body  # which it has measured
+
+
+def test_what_a_text_says_of_the_curves_is_drawn_there(tmp_path):
+    both, said = shown(tmp_path / "both", "own", ("subset", "jl"), (50, 100, 150, 200, 550), (0, 1))
+    assert all(said.values()), said
+    assert "Two claims of the JL report can be seen here: jl rises" in both
+    assert "is flat beyond, and at 150 it reaches what subset does at 550 (dashed).\nTheir" in both
+    steep, _ = shown(tmp_path / "steep", "own", ("subset", "jl"), (50, 200, 550), (0, 1))
+    assert "A claim of the JL report can be seen here: jl rises steeply over the shaded D and is " \
+        "flat beyond.\nIts verdict is above." in steep  # fmt: skip
+    work, _ = shown(tmp_path / "work", "own", ("subset", "jl"), (150, 550), (0, 1))
+    assert "here: at 150 jl reaches what subset does at 550 (dashed).\nIts verdict" in work
+    for page, marks in ((both, (1, 1)), (steep, (1, 0)), (work, (0, 1))):
+        labels = figures.STEEP, figures.WORK
+        assert tuple(f">{label}<" in page for label in labels) == tuple(map(bool, marks))
+
+
+def test_a_page_of_one_seed_and_one_projection_speaks_of_no_more(tmp_path):
+    body, _ = shown(tmp_path, "own", ("jl", "identity"), (25, 50), (0,))
+    for words in ("over seeds", "and seeds", "bold", "The difference", 'id="claims"'):
+        assert words not in body, words
+    assert "One seed." in body and ">one seed<" in body
+
+
+def test_what_has_no_auroc_gets_no_table_of_it(tmp_path):
+    folder = write_sweep(tmp_path, "own", ("subset", "jl"), (25, 50))
+    with editing(folder) as rows:
+        for row in rows:
+            row |= {key: None for key in row if key.startswith("test/")}
+    page = rendered(build([tmp_path]))
+    sections = re.findall(r'<section id="(\w+)"', page)
+    assert sections == ["numbers", "reproduce"]
 
 
 def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path):
