@@ -18,8 +18,8 @@ from padim_lit.visualization.panels import BOLD, columns, font_of, grid, keys, p
 
 #: Pixels of the overview: its width, and white between pairs of pictures.
 WIDTH, SPACE = 1480, 12
-# Of a file's name, in the overview.
-MOST_LETTERS = 16
+# Of a file's name in the overview: its end tells a camera's photos apart.
+MOST_LETTERS = 32
 NAMES = {
     "highest_defect": "Highest-scoring defects",
     "lowest_defect": "Lowest-scoring defects",
@@ -136,10 +136,9 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
             cells.append(
                 grid([Image.fromarray(one) for one in (small, heat)], ["", ""], pair, font)
             )
-            name = PurePath(picture.path).name
-            name = name if len(name) <= MOST_LETTERS else f"…{name[-MOST_LETTERS:]}"
-            said = [picture.kind, name, f"{picture.score:.2f}", look.called(picture)]
-            texts.append(", ".join(filter(None, said)))
+            said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
+            name = PurePath(picture.path).name[-MOST_LETTERS:]
+            texts.append(f"{', '.join(filter(None, said))}\n{name}")
         sheets += [written([_heading(shelf)], WIDTH, bold), grid(cells, texts, across, font, SPACE)]
     maps, roi = [p.map for p in pictures], pictures[0].roi is not None
     lines = outlines(maps, look.threshold, defect_name(pictures), roi)

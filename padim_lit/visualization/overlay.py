@@ -1,7 +1,6 @@
 """Images beside their heat maps, as PNG, drawn without a figure: fast, for a stream."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
@@ -109,11 +108,12 @@ def heat_map(
     """
     shape = picture.shape[:2]
     whole, counts = spread(map, view, shape, peaks=True), True
-    regions: list[tuple[np.ndarray, Any, str]] = []
     if roi is not None:
         counts = spread(roi.astype(np.float32), view, shape) >= 0.5
-        regions.append((counts, True, EDGE))
     heat = overlay(picture, np.where(counts, whole, np.nan), scale)
+    if roi is not None:
+        heat[counts & ~binary_erosion(counts, iterations=line, border_value=1)] = 255
+    regions = []
     if truth is not None:
         y, x = np.ogrid[: shape[0], : shape[1]]
         dashes = (2 * x + y) // (3 * line) % 3 > 0

@@ -120,20 +120,22 @@ def grid(
     font: ImageFont.FreeTypeFont,
     gap: int = GAP,
 ) -> Image.Image:
-    """Return pictures of one size in rows, each with its text below, as far as any has one."""
+    """Return pictures of one size in rows, each with the lines of its text below."""
     width, height = pictures[0].size
-    texts = [drawable(text) for text in texts]
-    wide = [max(width, math.ceil(font.getlength(text)) + 4) for text in texts]
+    below = [drawable(text).splitlines() for text in texts]
+    wide = [max([width, *(math.ceil(font.getlength(x)) + 4 for x in lines)]) for lines in below]
     used = range(min(columns, len(wide)))
     lefts = [0, *accumulate(gap + max(wide[column::columns]) for column in used)]
-    down = gap + height + round(1.4 * font.size) * any(texts)
+    row = round(1.4 * font.size)
+    down = gap + height + row * max(map(len, below))
     size = lefts[-1] - gap, math.ceil(len(pictures) / columns) * down - gap
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+    for i, (picture, lines) in enumerate(zip(pictures, below, strict=True)):
         x, y = lefts[i % columns], i // columns * down
         sheet.paste(picture, (x, y))
-        draw.text((x + 2, y + height), text, fill="black", font=font)
+        for n, line in enumerate(lines):
+            draw.text((x + 2, y + height + n * row), line, fill="black", font=font)
     return sheet
 
 

@@ -41,6 +41,24 @@ def test_layers_have_their_scale_and_what_does_not_count_is_grey_in_each():
         assert (cell[:120] == 50).all() and (cell[136:] == layer).all()
 
 
+def test_a_distance_has_one_colour_on_bright_and_on_dark_photos():
+    """The brighter, the less like good parts: it had been of the photo's own brightness, too."""
+    noise = np.random.default_rng(0).integers(0, 20, (32, 32, 1), dtype=np.uint8)
+    distances = np.full((32, 32), 6.0)
+    on = [overlay((base + noise).repeat(3, axis=2), distances, (2.0, 12.0)) for base in (10, 220)]
+    assert np.array_equal(*on) and np.ptp(on[0]) > 0
+    (ramp, _), *_ = keys(10, {"distance": (2.0, 12.0)}, {})
+    meant = np.asarray(ramp)[0, round(0.4 * ramp.width)]
+    assert np.abs(on[0].mean(axis=(0, 1)) - meant).max() < 6
+
+
+def test_the_region_of_interest_has_a_line_and_its_name():
+    said, image = drawn((256, 256), None, roi=MAP.cumsum(axis=0) > 4)
+    assert "beyond" in dict(said) and "beyond" not in dict(drawn((256, 256), None)[0])
+    heat = image[:256, 256 + GAP : 512 + GAP]
+    assert (heat == 255).all(axis=2).any(axis=1).sum() == 2  # MIN_LINES, and none at the photo's rim
+
+
 @pytest.mark.parametrize(("shape", "columns"), [((30, 300), 1), ((300, 30), 5), ((300, 300), 3)])
 def test_long_pictures_lie_below_or_beside_each_other(shape, columns):
     high, wide, _ = drawn(shape, WHY)[1].shape
