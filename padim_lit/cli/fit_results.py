@@ -62,6 +62,7 @@ def report(
         calibration = recalibrate(calibration, settings.false_alarm_rate)
     predictions, pictures = recorder.predictions, recorder.gallery.pictures()
     look = _look_of(pictures, results, calibration)
+    results["map_colours"] = look.scale  # for the viewer too
     checkpoint = typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt"
     paths = {"metrics": folder / "metrics.json"}
     why = [explain(detector, ModelInput(one.image).tensor()) for one in pictures]

@@ -16,6 +16,7 @@ from padim_lit.version import __version__
 from padim_lit.viewer.folders import SETTINGS_APART, describe_run, describe_scored, short_names
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
+from padim_lit.visualization.panels import OPACITY
 
 #: Pictures of a run and of a folder of scored images, and bytes of all of them, at most.
 PICTURES, SCORED_PICTURES, BYTES = 24, 200, 30_000_000
@@ -51,6 +52,7 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
                 described |= {"name": name, "left": left, "pictures": None}
                 if pictures:
                     drawn = encode_pictures(pictures, most, budget // len(found))
+                    drawn["scale"] = described["scale"] or drawn["scale"]
                     described |= {"pictures": drawn, "left": left + drawn.pop("left")}
                 to_script(described)  # NaN, which no page can hold, costs its folder alone
         except InputError as error:
@@ -73,6 +75,7 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
         ),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
+        "opacity": float(OPACITY),
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,

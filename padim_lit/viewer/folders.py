@@ -42,6 +42,10 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
     settings = as_ablation(metrics)
     group = {key: settings.get(key) for key in ("data", "backbone", *SETTINGS_APART)}
     factor = _map_factor(metrics, metrics.get("threshold_map"))
+    pictures = read_maps(maps) if maps.exists() else []
+    # A patch is square to the model, so in pixels of a photo it tells how this is squeezed.
+    high, wide = metrics.get("patch_pixels") or (1, 1)
+    shapes = {p.index: p.map.shape[1] * wide / (p.map.shape[0] * max(high, 0.1)) for p in pictures}
     described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: "null" if value is None else str(value) for key, value in group.items()},
@@ -56,6 +60,8 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
             "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
             "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
         },
+        "shapes": shapes,
+        "scale": metrics.get("map_colours"),
         "map_factor": factor,
         "thresholds": _thresholds(metrics, factor),
         "no_threshold": str(metrics.get("threshold_why") or ""),
@@ -63,7 +69,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
         "notes": [*map(str, metrics.get("notes", []))],
     }
-    return described, read_maps(maps) if maps.exists() else [], 0
+    return described, pictures, 0
 
 
 def _images(shown: Scores) -> dict[str, Any]:
@@ -152,7 +158,17 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     for rank, index in enumerate(shown[:most], 1):
         file = folder / "heatmaps" / names[index]
         pictures += [replace(one, rank=rank, index=index) for one in read_maps(file)[:1]]
+    described["shapes"] = {one.index: _shape(lines[one.index]) for one in pictures}
+    # Without a threshold each picture has colours of its own, which one page cannot have.
+    scales = [lines[one.index].get("map_colours") for one in pictures]
+    described["scale"] = scales[0] if scales and scales.count(scales[0]) == len(scales) else None
     return described, pictures, len(shown) - len(pictures)
+
+
+def _shape(line: Mapping[str, Any]) -> float:
+    """Return width over height of what the model saw of a photo."""
+    left, top, right, bottom = line.get("seen", (0, 0, line["width"], line["height"]))
+    return (right - left) / max(bottom - top, 0.1)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

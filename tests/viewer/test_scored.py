@@ -103,10 +103,12 @@ def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
     assert tally.startswith("16 of 30 images called defective at 12 (53.3 %); 0.0 % of the 100")
     assert tally.endswith("1 file could not be read.")
     choose(view, "input[name=exact]", 9)
-    assert texts(view, "#tally")[0].startswith("22 of 30 images called defective at 9 (73.3 %); 40")
-    choose(view, "#pick [name=decision]", 0)
+    assert texts(view, "#tally")[0].startswith(
+        "22 of 30 images called defective at 9, set by hand (73.3 %); 40"
+    )
+    choose(view, "#pick [name=decided]", "good")
     assert listed(view) == [f"{score:.2f}" for score in high if score < 9] and shown(view) == []
-    choose(view, "#pick [name=decision]", "")
+    choose(view, "#pick [name=decided]", "")
     choose(view, "#pick [name=order]", "low")
     assert listed(view) == [f"{score:.2f}" for score in high[::-1]]
     assert shown(view) == defective[::-1]
@@ -237,6 +239,62 @@ def test_a_model_that_says_nothing_of_thresholds_has_none(tmp_path):
     write_json(tmp_path / "model.json", said)
     (scored,) = build([tmp_path])["scored"]
     assert (scored["thresholds"], scored["map_threshold"], scored["good"]) == ([], None, [])
+
+
+def rewritten(folder: Path, model: dict, **more) -> None:
+    """Change what model.json says, and every line."""
+    write_json(folder / "model.json", json.loads((folder / "model.json").read_text()) | model)
+    lines = [json.dumps(line | more) + "\n" for line in scored_lines(folder)]
+    (folder / "predictions.jsonl").write_text("".join(lines))
+
+
+def test_without_a_threshold_nothing_is_decided_until_the_slider_is_moved(opened, folder, tmp_path):
+    run = shutil.copytree(folder, tmp_path / "run")
+    none = dict.fromkeys(("threshold", "map_threshold", "good_scores"))
+    rewritten(run, none | {"threshold_source": "no threshold"}, p_value=None, regions=None)
+    main([str(run), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    view.js(
+        "new Promise((done) => { const look = () => document.querySelector("
+        "'#gallery [data-marked]') ? done() : setTimeout(look, 10); look(); })"
+    )
+    decisions = "[...new Set([...document.querySelectorAll('#list tbody tr')].map(r => "
+    decisions += "r.cells[3].textContent))]"
+    marked = "[...document.querySelectorAll('#gallery figure')].map(f => +f.dataset.marked)"
+    assert texts(view, "#tally") == ["30 images, undecided until the slider is moved."]
+    assert view.js(decisions) == ["undecided"] and not any(view.js(marked))
+    assert set(texts(view, "#gallery .badge")) == {""} and len(shown(view)) == 16
+    assert view.js("document.querySelector('#export').disabled")
+    lines = "[...document.querySelectorAll('line.now, .key.found')].map(e => e.checkVisibility())"
+    assert set(view.js(lines)) == {False}
+    assert texts(view, "#histogram .legend span") == ["30 images scored by score"]
+    view.js("document.querySelector('#list .open').click()")
+    assert texts(view, "#large .badge") == [""] and "marked" not in "".join(texts(view, "#large"))
+    choose(view, "#slider", 500)
+    (tally,) = texts(view, "#tally")
+    assert tally.startswith("15 of 30 images called defective at 12.25, set by hand (50.0 %)")
+    assert texts(view, "#view .found") == ["map at or above 12.25, set by hand"]
+    assert view.js(decisions) == ["defective", "good"] and any(view.js(marked))
+    assert set(texts(view, "#gallery .badge")) == {"defective", "good"}
+    assert not view.js("document.querySelector('#export').disabled")
+    assert set(view.js(lines)) == {True}
+    assert view.complaints() == []
+
+
+@pytest.mark.parametrize(("seen", "size"), [({}, [45, 23]), ({"seen": [16, 0, 48, 32]}, [32, 32])])
+def test_pictures_have_the_shape_of_what_was_seen_of_a_photo(opened, folder, tmp_path, seen, size):
+    run = shutil.copytree(folder, tmp_path / "run")
+    rewritten(run, {}, **seen, map_colours=[2.5, 40])
+    assert build([run])["scored"][0]["pictures"]["scale"] == [2.5, 40]
+    main([str(run), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    found = view.js(
+        "new Promise((done) => { const look = () => { const c = document.querySelector("
+        "'#gallery [data-marked] canvas'); "
+        "c ? done([c.width, c.height]) : setTimeout(look, 10); }; look(); })"
+    )
+    assert found == size
+    assert texts(view, "#view .scale") == ["distance 2.5\n40"]
 
 
 def test_a_picture_that_is_not_decoded_yet_opens_nothing(view):

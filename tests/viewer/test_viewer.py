@@ -21,6 +21,7 @@ from padim_lit.viewer.content import build
 from padim_lit.viewer.html import as_sweep, draw_curves, render
 from padim_lit.viewer.pictures import encode_pictures, pack
 from padim_lit.visualization.gallery import GalleryEntry, read_maps, write_maps
+from padim_lit.visualization.panels import overlay
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 SIZE = 24
@@ -382,7 +383,9 @@ def test_maps_are_outlined_at_their_own_threshold_which_moves_with_the_slider(op
                 words = ("missed", "found") if shown.label else ("called good", "false alarm")
                 wanted = words[called]
             assert said == wanted, (threshold, role, rank)
-        assert f"map at or above {1.1 * threshold:.4g}" in texts(view, "#view .found")
+        by_hand = ", set by hand" if threshold != 12.5 else ""
+        said = f"map at or above {1.1 * threshold:.4g}{by_hand}"
+        assert texts(view, "#view .found") == [said]
     assert [one[3] for one in figures if one[0] == "highest_defect" and one[1] == 1] == [
         "nothing marked"
     ]
@@ -404,6 +407,30 @@ def test_what_lies_outside_of_a_region_of_interest_stays_grey(opened, tmp_path):
     )
     assert np.abs(np.array(colours[0]) - [100, 100, 100, 255]).max() <= 2
     assert np.ptp(colours[1][:3]) > 20
+
+
+def test_maps_look_as_in_the_pictures_of_a_fit_and_have_the_shape_of_its_photos(opened, tmp_path):
+    image = np.full((SIZE, SIZE, 3), (200, 120, 40), np.uint8)
+    map = np.repeat(np.linspace(4, 16, 3, dtype=np.float32), SIZE // 3)[:, None].repeat(SIZE, 1)
+    given = replace(picture(1, 1, 16.0, "crack"), image=image, map=map, truth=None)
+    scale, shape = (2.0, 20.0), {"patch_pixels": [40.0, 4.0]}
+    run = write_run(tmp_path / "0", maps=False, threshold=17.0, map_colours=scale, **shape)
+    write_maps(run / "heatmaps" / "maps.npz", [given])
+    main([str(tmp_path), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    width, height, found, ends = view.js(
+        "(() => { const c = document.querySelector('#gallery canvas'), at = (canvas, x, y) => "
+        "[...canvas.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3), "
+        "bar = document.querySelector('.scale canvas'); return [c.width, c.height, "
+        "[1, 3, 5].map((y) => at(c, 5, c.height * y / 6)), "
+        "[0, 255].map((x) => at(bar, x, 0))]; })()"
+    )
+    assert (width, height) == (15, 152)
+    assert np.abs(overlay(image, map, scale)[[4, 12, 20], 9] - np.array(found)).max() <= 4
+    grey = np.full((1, 2, 3), 128, np.uint8)
+    bar = overlay(grey, np.array([scale], np.float32), scale)[0]
+    assert np.abs(bar - np.array(ends)).max() <= 1
+    assert texts(view, ".scale") == ["distance 2\n20"]
 
 
 def test_pixels_that_are_left_out_are_said(opened, page):

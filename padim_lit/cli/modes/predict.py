@@ -22,7 +22,7 @@ from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import ModelInput, Prediction
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to_coco
 from padim_lit.deploy.predictor import Predictor
-from padim_lit.deploy.regions import map_file, mask_file
+from padim_lit.deploy.regions import DIGITS, map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
@@ -253,6 +253,7 @@ class PredictRun:
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
         more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
+        more["seen"] = np.round(found.view.box, DIGITS).tolist()
         why = explain(detector, seen.tensor(), seen.view) if settings.explain else None
         if why is not None:
             more |= why.numbers()
@@ -268,7 +269,7 @@ class PredictRun:
                 np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
                 self.roi,
             )  # fmt: skip
-            more |= self.write("picture", version, drawn)
+            more |= {"map_colours": scale, **self.write("picture", version, drawn)}
             small = GalleryEntry(
                 role=SCORED,
                 rank=1,

@@ -1,8 +1,7 @@
 "use strict";
-// Heat maps: unpacked from text, coloured by a threshold, outlined.
+// Heat maps: unpacked from text, coloured, outlined at a threshold.
 
 const ZOOM = 2;
-const GREY = 0x80000000; // black over what lies outside of roi, through which half of it is seen
 
 /** The bytes of a zlib stream in base64. */
 async function inflate(text) {
@@ -19,62 +18,65 @@ function integrate(raw, width) {
   return values;
 }
 
-/** A picture ready to be drawn: its image, the levels of its map, and the truth, if any. */
-async function decode(item, { width }) {
-  const image = new Image();
+/** A picture ready to be drawn: its image, also in grey, its width over its height in the photo, the levels of its map, and the truth, if any. */
+async function decode(item, { width, height }, shape = width / height) {
+  const image = new Image(), pen = el("canvas", { width, height }).getContext("2d");
   image.src = item.image;
   const [raw] = await Promise.all([inflate(item.map), image.decode()]);
   const values = integrate(raw, width);
-  return { image, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
+  pen.drawImage(image, 0, 0);
+  const { data } = pen.getImageData(0, 0, width, height), grey = values.map((_, i) => (data[4 * i] + data[4 * i + 1] + data[4 * i + 2]) / 3);
+  return { image, grey, shape, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
 }
 
 /** From which distance on a picture is outlined; of one that is scored and called defective the highest 2 % at least, as Predictor does. */
 function outlinedFrom({ low, step, items }, ready, i, threshold) {
   const at = threshold * now.run.map_factor;
-  if (!now.run.order || items[i].score < threshold) return at;
+  if (!now.run.order || !(items[i].score >= threshold)) return at;
   ready.counted ??= ready.levels.filter((_, pixel) => !ready.outside[pixel]).sort();
   const reached = (share) => low + step * ready.counted[Math.ceil(share * (ready.counted.length - 1))];
   return reached(1) < at ? reached(0.98) : at;
 }
 
-/** For every level its colour, and whether it is at or above the threshold. */
-function colouring(maps, threshold, whole) {
-  const count = 4096, colours = new Uint8ClampedArray(4 * count), marked = new Uint8Array(count);
-  const [low, high] = maps.scale;
-  for (let level = 0; level < count; level++) {
-    const distance = maps.low + maps.step * level;
-    marked[level] = distance >= threshold ? 1 : 0;
-    const at = Math.max(0, Math.min(255, Math.floor((256 * (distance - low)) / (high - low))));
-    for (let c = 0; c < 3; c++) colours[4 * level + c] = parseInt(content.colours.slice(6 * at + 2 * c, 6 * at + 2 * c + 2), 16);
-    colours[4 * level + 3] = marked[level] ? 178 : whole ? 140 : 45;
-  }
-  return { colours: new Uint32Array(colours.buffer), marked };
+/** A pixel as in the pictures of a fit: a colour of the scale, from 0 to 255, laid over a grey. */
+function lay(bytes, pixel, grey, at) {
+  for (let c = 0; c < 3; c++) bytes[4 * pixel + c] = (1 - content.opacity) * grey + content.opacity * COLOURS[3 * at + c];
+  bytes[4 * pixel + 3] = 255;
 }
 
-/** Draws the grey image, the map over it, and the outlines; returns the number of marked pixels, and of those in the defect. */
-function drawMap(canvas, ready, maps, { colours, marked }) {
-  const { width, height } = maps, { levels, outside, truth } = ready, pen = drawImage(canvas, ready, maps);
-  const heat = el("canvas", { width, height });
-  const pixels = new ImageData(width, height), whole = new Uint32Array(pixels.data.buffer);
+/** The colour bar between its ends, over mid-grey. */
+function drawScale(place, [low, high]) {
+  const bar = el("canvas", { width: 256, height: 1 }), pixels = new ImageData(256, 1);
+  for (let at = 0; at < 256; at++) lay(pixels.data, at, 128, at);
+  bar.getContext("2d").putImageData(pixels, 0, 0);
+  place.replaceChildren(`distance ${brief(low)}`, bar, brief(high));
+}
+
+/** Draws the map over the grey image, and outlines what is at or above `from`; returns the number of these pixels, and of those in the defect. */
+function drawMap(canvas, ready, maps, from) {
+  const { width, height, low, step, scale } = maps, { grey, levels, outside, truth } = ready, pen = drawImage(canvas, ready, maps);
+  const heat = el("canvas", { width, height }), pixels = new ImageData(width, height), marked = new Uint8Array(levels.length);
   let count = 0, inside = 0;
   for (let i = 0; i < levels.length; i++) {
-    whole[i] = outside[i] ? GREY : colours[levels[i]];
-    if (outside[i] || !marked[levels[i]]) continue;
-    count += 1;
-    inside += truth ? truth[i] : 0;
+    const distance = low + step * levels[i];
+    // What was not seen is black, through which half of the image is seen.
+    if (outside[i]) pixels.data.fill(grey[i] / 2, 4 * i, 4 * i + 3)[4 * i + 3] = 255;
+    else lay(pixels.data, i, grey[i], Math.max(0, Math.min(255, Math.floor((256 * (distance - scale[0])) / (scale[1] - scale[0])))));
+    marked[i] = !outside[i] && distance >= from;
+    count += marked[i];
+    inside += truth ? marked[i] && truth[i] : 0;
   }
   heat.getContext("2d").putImageData(pixels, 0, 0);
-  pen.globalCompositeOperation = "saturation"; // of black: the image without its colours
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.globalCompositeOperation = "source-over";
   pen.drawImage(heat, 0, 0, canvas.width, canvas.height);
   drawTruth(pen, ready, maps);
-  outline(pen, (i) => !outside[i] && marked[levels[i]], width, height, content.found, false);
+  outline(pen, (i) => marked[i], width, height, content.found, false);
   return { count, inside };
 }
 
-function drawImage(canvas, { image }, { width, height }) {
-  Object.assign(canvas, { width: ZOOM * width, height: ZOOM * height });
+/** Draws the image in the photo's shape, not squeezed as the model sees it. */
+function drawImage(canvas, { image, shape }, { width, height }) {
+  const long = Math.sqrt(Math.max(0.01, Math.min(100, shape))), side = ZOOM * Math.sqrt(width * height);
+  Object.assign(canvas, { width: Math.round(side * long), height: Math.round(side / long) });
   const pen = canvas.getContext("2d");
   pen.drawImage(image, 0, 0, canvas.width, canvas.height);
   return pen;
@@ -86,11 +88,11 @@ function drawTruth(pen, { truth }, { width, height }) {
 
 /** The edges between pixels inside and outside of a region, over a dark halo. */
 function outline(pen, inside, width, height, colour, dashed) {
-  const path = new Path2D();
+  const path = new Path2D(), across = pen.canvas.width / width, down = pen.canvas.height / height;
   const line = (x1, y1, x2, y2) => {
     if (dashed && (x1 + y1) % 6 > 3) return;
-    path.moveTo(ZOOM * x1, ZOOM * y1);
-    path.lineTo(ZOOM * x2, ZOOM * y2);
+    path.moveTo(across * x1, down * y1);
+    path.lineTo(across * x2, down * y2);
   };
   for (let y = 0; y <= height; y++) {
     for (let x = 0; x <= width; x++) {

@@ -3,29 +3,29 @@
 
 const SHOWN = 200;
 
-const word = (called) => (called ? "defective" : "good");
+const decision = (score, threshold) => (Number.isNaN(threshold) ? "undecided" : score >= threshold ? "defective" : "good");
 
 /** Indices of the images that the form asks for, in its order. */
 function picked(run, threshold) {
-  const { order, decision, text } = Object.fromEntries(new FormData(byId("pick")));
+  const { order, decided, text } = Object.fromEntries(new FormData(byId("pick")));
   const area = (i) => Math.max(0, ...run.regions[i].map((region) => region[4]));
   const time = new Map(run.order.map((i, at) => [i, at]));
   const keys = { high: (i) => -run.scores[i], low: (i) => run.scores[i], near: (i) => Math.abs(run.scores[i] - threshold), time: (i) => -time.get(i), area: (i) => -area(i) };
-  const passes = (i) => (!decision || Number(decision) === Number(run.scores[i] >= threshold)) && run.paths[i].toLowerCase().includes(text.trim().toLowerCase());
+  const passes = (i) => (!decided || decided === decision(run.scores[i], threshold)) && run.paths[i].toLowerCase().includes(text.trim().toLowerCase());
   return run.order.filter(passes).sort((a, b) => keys[order](a) - keys[order](b));
 }
 
 /** How many are called defective, and the list; returns the first in a sentence. */
 function drawScored(run, threshold) {
   const called = run.scores.filter((score) => score >= threshold).length, all = run.scores.length;
-  const said = `${called} of ${count(all, "image")} called defective at ${brief(threshold, 4)}${all ? ` (${((100 * called) / all).toFixed(1)} %)` : ""}`;
-  const alarms = run.good.length ? `; ${((100 * run.good.filter((score) => score >= threshold).length) / run.good.length).toFixed(1)} % of the ${run.good.length} known good images score as high` : "";
+  const undecided = Number.isNaN(threshold), said = undecided ? `${count(all, "image")}, undecided until the slider is moved` : `${called} of ${count(all, "image")} called defective at ${named(threshold)}${all ? ` (${((100 * called) / all).toFixed(1)} %)` : ""}`;
+  const alarms = run.good.length && !undecided ? `; ${((100 * run.good.filter((score) => score >= threshold).length) / run.good.length).toFixed(1)} % of the ${run.good.length} known good images score as high` : "";
   byId("tally").textContent = `${said}${alarms}${run.unreadable ? `; ${count(run.unreadable, "file")} could not be read` : ""}.`;
   const found = picked(run, threshold), at = new Map((run.pictures?.items || []).map((item, i) => [item.index, i]));
   const columns = [{ name: "image", word: true }, { name: "score" }, { name: "p-value" }, { name: "decision", word: true }, { name: "regions as scored" }, { name: "largest, pixels" }];
   byId("list").replaceChildren(table(`${found.length > SHOWN ? `The first ${SHOWN} of ` : ""}${count(found.length, "image")}`, columns, found.slice(0, SHOWN).map((i) => {
     const [regions, p] = [run.regions[i], run.p[i]], largest = Math.max(0, ...regions.map((region) => region[4]));
-    return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: brief(p), value: p }, word(run.scores[i] >= threshold), { text: regions.length, value: regions.length }, { text: brief(largest), value: largest }];
+    return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: brief(p), value: p }, decision(run.scores[i], threshold), ...(run.map_threshold == null ? ["—", "—"] : [{ text: regions.length, value: regions.length }, { text: brief(largest), value: largest }])];
   })));
   [...byId("list").querySelectorAll("tbody tr")].forEach((row, n) => {
     if (!at.has(found[n])) return;
@@ -33,6 +33,7 @@ function drawScored(run, threshold) {
     button.addEventListener("click", () => enlarge(at.get(found[n])));
     row.cells[0].append(button);
   });
+  byId("export").disabled = undecided;
   now.picked = found;
   return said;
 }
@@ -73,10 +74,7 @@ function drawDrift(run, [low, high]) {
   const half = Math.min(span, n >> 1), [first, last] = [median(0, half), median(n - half, n)];
   place.append(el("p", { class: "note" }, `Scores by the time of the image files${dated ? `, ${when(0, 0, 16)} to ${when(n - 1, 0, 16)} (UTC)` : ""}, oldest to the left. Median of the first ${half}: ${first.toFixed(2)}, of the last ${half}: ${last.toFixed(2)}`
     + (good.length ? `; these lie above ${share(first)} % and ${share(last)} % of the known good images. About 50 % is no drift; where most images are good, a median that stays above 95 % means that the line has changed` : "") + "."));
-  return (threshold) => {
-    line.setAttribute("y1", y(threshold));
-    line.setAttribute("y2", y(threshold));
-  };
+  return (threshold) => move(line, "y", y(threshold));
 }
 
 /** The decisions at the threshold as a CSV file; no cell is a formula to a spreadsheet. */

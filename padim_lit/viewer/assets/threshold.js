@@ -28,13 +28,19 @@ function sliderRange(run) {
   return [low - air, high + air];
 }
 
+/** A threshold as a text, and whether it is none of the run's. */
+const named = (value) => brief(value, 4) + (now.run.thresholds.some((t) => t.value === now.threshold) ? "" : ", set by hand");
+
+/** Moves a threshold's line, which viewer.css hides while there is none. */
+const move = (line, axis, to) => [1, 2].forEach((end) => line.setAttribute(axis + end, to || 0));
+
 const letter = (i) => String.fromCharCode(65 + i);
 
 /** The marks of a run; `set` is told each new threshold. Returns a function that shows one. */
 function drawSetting(run, [low, high], set) {
   const slider = byId("slider"), { exact } = byId("setting").elements;
   slider.oninput = () => set(low + ((high - low) * Number(slider.value)) / STEPS);
-  exact.onchange = () => set(Number.isFinite(exact.valueAsNumber) ? exact.valueAsNumber : null);
+  exact.onchange = () => set(Number.isFinite(exact.valueAsNumber) ? exact.valueAsNumber : undefined);
   const marks = run.thresholds.map((t, i) => {
     const button = el("button", { type: "button", class: `mark-${t.id}`, "data-id": t.id }, el("b", {}, letter(i)), ` ${t.name} ${brief(t.value, 4)}`);
     button.addEventListener("click", () => set(t.value));
@@ -44,9 +50,10 @@ function drawSetting(run, [low, high], set) {
   byId("unmarked").hidden = run.thresholds.some((t) => t.id === "free");
   byId("unmarked").textContent = run.order ? `${run.no_threshold}.` : `No threshold without test images: ${run.no_threshold || "the run has none"}.`;
   return (threshold) => {
-    slider.value = String(Math.round((STEPS * (threshold - low)) / (high - low)));
-    slider.setAttribute("aria-valuetext", brief(threshold, 4));
-    exact.value = brief(threshold, 6);
+    const undecided = Number.isNaN(threshold);
+    slider.value = String(undecided ? STEPS / 2 : Math.round((STEPS * (threshold - low)) / (high - low)));
+    slider.setAttribute("aria-valuetext", undecided ? "undecided" : brief(threshold, 4));
+    exact.value = undecided ? "" : brief(threshold, 6);
     marks.forEach((button, i) => button.setAttribute("aria-pressed", String(run.thresholds[i].value === threshold)));
   };
 }
@@ -81,23 +88,19 @@ function drawHistogram(run, [low, high]) {
     return node;
   });
   const counts = { upright: true, whole: true };
-  const keys = run.order ? [["good", `${run.good.length} known good images`], ["bad", `${run.scores.length} images scored`]] : [["good", "good images"], ["bad", "defective images"], ...(bars[2].some(Boolean) ? [["planted", "images with planted defects"]] : [])];
-  place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} by score`))),
+  const keys = run.order ? [["good", `${run.good.length} known good images`], ["bad", `${run.scores.length} images scored`]] : [["good", "good images"], ["bad", "defective images"], ["planted", "images with planted defects"]];
+  place.append(el("div", { class: "legend" }, ...keys.filter((_, i) => bars[i].some(Boolean)).map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} by score`))),
     el("div", { class: "letters" }, ...letters), el("div", { class: "plot" }, drawing, ticks(0, up, (n) => 50 - (48 * n) / up, counts), ticks(1, under, (n) => 50 + (48 * n) / under, counts)),
     ticks(low, high, (score) => (100 * (score - low)) / (high - low)));
-  return (threshold) => {
-    const x = Math.max(0, Math.min(1000, (1000 * (threshold - low)) / (high - low)));
-    line.setAttribute("x1", x);
-    line.setAttribute("x2", x);
-  };
+  return (threshold) => move(line, "x", Math.max(0, Math.min(1000, (1000 * (threshold - low)) / (high - low))));
 }
 
 /** The counts at a threshold, over all test images; returns them in a sentence. */
 function drawCounts(run, threshold) {
   const place = byId("counts");
-  place.hidden = !run.scores;
+  place.hidden = !run.scores || Number.isNaN(threshold);
   byId("uncounted").hidden = Boolean(run.scores);
-  if (!run.scores) return "";
+  if (place.hidden) return "";
   const { parts, byKind, wrong } = countWrong(run, threshold), images = run.images;
   const rate = (n, all) => (all ? `${((100 * n) / all).toFixed(1)} %` : "—");
   for (const [id, { wrong: n, all }] of Object.entries(parts)) {
@@ -105,7 +108,7 @@ function drawCounts(run, threshold) {
     row.hidden = id === "planted" && !all;
     [n, `of ${all}`, rate(n, all)].forEach((text, i) => (row.cells[i + 1].textContent = text));
   }
-  place.querySelector("caption").textContent = `All ${run.scores.length} test images at ${brief(threshold, 4)}`;
+  place.querySelector("caption").textContent = `All ${run.scores.length} test images at ${named(threshold)}`;
   byId("kinds").replaceChildren(table("Images called defective, by kind", [{ name: "kind", word: true }, { name: "called defective" }, { name: "of" }, { name: "rate" }],
     byKind.map((k, i) => [images.kinds[i], { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }])));
   wrong.sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));

@@ -2,11 +2,12 @@
 // The page: which runs are shown, which one is open, and its pictures.
 
 const content = JSON.parse(document.getElementById("content").textContent);
+const COLOURS = Uint8Array.from({ length: 768 }, (_, i) => parseInt(content.colours.slice(2 * i, 2 * i + 2), 16));
 const byId = (id) => document.getElementById(id);
 const all = [...content.runs, ...content.scored]; // in the order of the select
 const now = { run: null, threshold: 0, ready: [], large: null, drawing: 0, move: [], picked: [] };
 
-/** Opens a run: slider at the checkpoint's threshold, else at the best F1, else in the middle. */
+/** Opens a run at the checkpoint's threshold, else at the best F1, else undecided: at NaN, which nothing reaches. */
 async function open(index, jump = true) {
   const run = all[index], range = sliderRange(run), usable = Number.isFinite(range[0]);
   Object.assign(now, { run, ready: [], large: null });
@@ -23,14 +24,14 @@ async function open(index, jump = true) {
   byId("sampled").textContent = sampled(run);
   if (usable) {
     now.move = [drawSetting(run, range, change), drawHistogram(run, range), ...(run.order ? [drawDrift(run, range)] : [])];
-    change((run.thresholds[0] || { value: (range[0] + range[1]) / 2 }).value);
+    change(run.thresholds[0]?.value ?? NaN);
   } else byId("sampled").textContent += " It has no predictions.csv either: nothing can be counted.";
   if (jump) {
     byId("maps").scrollIntoView();
     byId("chosen").querySelector("select").focus({ preventScroll: true });
   }
   if (!run.pictures) return;
-  const ready = await Promise.all(run.pictures.items.map((item) => decode(item, run.pictures)));
+  const ready = await Promise.all(run.pictures.items.map((item) => decode(item, run.pictures, run.shapes[item.index] ?? undefined)));
   if (now.run !== run) return; // another was opened meanwhile
   now.ready = ready;
   drawGallery();
@@ -41,29 +42,31 @@ function sampled(run) {
   if (run.order && !run.pictures) return "No pictures: mode=predict keeps those of images called defective (overlays=all: of all).";
   if (!run.pictures) return "This run has no heatmaps/maps.npz: its maps cannot be coloured here; heatmaps/ may have them as PNG.";
   const { left } = run, { items, every, step } = run.pictures;
-  const which = run.order ? "of the images called defective when they were scored (overlays=all: of all), highest scores first" : "the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images";
+  const which = run.order ? !run.thresholds.length ? "of any score, highest first" : "of the images called defective when they were scored (overlays=all: of all), highest scores first" : "the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images";
   return `${count(items.length, "picture")} of ${items.length + left} that the run kept: ${which}. `
     + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` One pixel in ${every} along each side is shown.` : ""}`;
 }
 
-function change(threshold) {
-  if (threshold !== null) now.threshold = threshold;
+function change(threshold = now.threshold) {
+  now.threshold = threshold;
+  byId("maps").classList.toggle("undecided", Number.isNaN(threshold));
   now.move.forEach((move) => move(now.threshold));
   const said = now.run.order ? drawScored(now.run, now.threshold) : drawCounts(now.run, now.threshold);
   if (now.run.order) byId("counts").hidden = byId("uncounted").hidden = true;
-  byId("said").textContent = said && `Threshold ${brief(now.threshold, 4)}: ${said}`;
+  byId("said").textContent = said && (Number.isNaN(threshold) ? said : `Threshold ${brief(threshold, 4)}: ${said}`);
   if (!now.drawing) now.drawing = requestAnimationFrame(() => { now.drawing = 0; recolour(); });
 }
 
 /** What the threshold calls an image, and whether that is wrong. */
 function verdictOf({ score, label, truth }) {
+  if (Number.isNaN(now.threshold)) return { wrong: false, text: "" };
   const called = score >= now.threshold;
-  if (now.run.order) return { wrong: called, text: word(called) };
+  if (now.run.order) return { wrong: called, text: decision(score, now.threshold) };
   return { wrong: called !== Boolean(label), text: label ? (called ? (truth ? "found" : "called defective") : "missed") : called ? "false alarm" : "called good" };
 }
 
 function drawGallery() {
-  const run = now.run, ratio = run.pictures.width / run.pictures.height;
+  const run = now.run, ratio = quantile(ranked(now.ready.map(({ shape }) => shape)), 0.5);
   // Long strips are as large as square pictures are, and so wider.
   for (const place of [byId("gallery"), byId("large")]) place.classList.toggle("long", ratio > 2);
   byId("gallery").style.setProperty("--thumb", `${11.5 * Math.sqrt(Math.max(1, ratio))}rem`);
@@ -76,17 +79,17 @@ function drawGallery() {
 }
 
 function recolour() {
-  const { pictures } = now.run, { whole, which } = byId("view").elements;
+  const { pictures } = now.run, { which } = byId("view").elements, decided = !Number.isNaN(now.threshold);
   if (!now.ready.length) return;
-  const usual = now.threshold * now.run.map_factor, colours = colouring(pictures, usual, whole.checked);
-  document.querySelector("#view .found").textContent = `map at or above ${brief(usual, 4)}`;
+  document.querySelector("#view .found").textContent = `map at or above ${named(now.threshold * now.run.map_factor)}`;
+  drawScale(document.querySelector("#view .scale"), pictures.scale);
   const paint = (figure, i, canvas) => {
     const verdict = verdictOf(pictures.items[i]), at = outlinedFrom(pictures, now.ready[i], i, now.threshold);
-    const { count, inside } = drawMap(figure.querySelector(canvas), now.ready[i], pictures, at === usual ? colours : colouring(pictures, at, whole.checked));
+    const { count, inside } = drawMap(figure.querySelector(canvas), now.ready[i], pictures, at);
     const elsewhere = verdict.text === "found" && !inside;
     Object.assign(figure.querySelector(".badge"), { textContent: elsewhere ? (count ? "marked elsewhere" : "nothing marked") : verdict.text, className: `badge ${verdict.wrong || elsewhere ? "no" : "yes"}` });
     figure.dataset.marked = count;
-    figure.querySelector(".source").textContent = ` ${((100 * count) / (pictures.width * pictures.height)).toFixed(1)} % marked${canvas === "canvas" ? "" : `, at or above ${brief(at, 4)}`}`;
+    figure.querySelector(".source").textContent = !decided ? "" : `${canvas === "canvas" ? "" : "; blue:"} ${((100 * count) / (pictures.width * pictures.height)).toFixed(1)} % marked${canvas === "canvas" ? "" : `, at or above ${brief(at, 4)}`}`;
   };
   const figures = [...byId("gallery").children], place = new Map(now.picked.map((index, at) => [index, at]));
   figures.forEach((figure) => {
@@ -109,7 +112,7 @@ function enlarge(index) {
   place.replaceChildren(
     el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions as it was scored, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
-    el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue:", el("span", { class: "source" }))));
+    el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image", el("span", { class: "source" }))));
   const shut = () => {
     now.large = null;
     place.hidden = true;
@@ -144,7 +147,7 @@ rows.forEach((row, i) => {
 document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 byId("filters")?.addEventListener("input", filter);
 byId("filters")?.addEventListener("reset", () => setTimeout(filter));
-byId("pick").addEventListener("input", () => change(null));
+byId("pick").addEventListener("input", () => change());
 byId("export").addEventListener("click", () => save("decisions.csv", toCsv(now.run, now.threshold)));
 byId("chosen").addEventListener("change", (event) => open(Number(event.target.value), false));
 byId("view").addEventListener("input", recolour);
