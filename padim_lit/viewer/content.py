@@ -16,7 +16,7 @@ from padim_lit.version import __version__
 from padim_lit.viewer.folders import SETTINGS_APART, describe_run, describe_scored, short_names
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
-from padim_lit.visualization.panels import OPACITY
+from padim_lit.visualization.panels import CONTRAST, MID_GREY, OPACITY
 
 #: Pictures of a run and of a folder of scored images, and bytes of all of them, at most.
 PICTURES, SCORED_PICTURES, BYTES = 24, 200, 30_000_000
@@ -76,6 +76,8 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
         "opacity": float(OPACITY),
+        "contrast": float(CONTRAST),
+        "mid_grey": float(MID_GREY),
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,

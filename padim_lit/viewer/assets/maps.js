@@ -18,7 +18,14 @@ function integrate(raw, width) {
   return values;
 }
 
-/** A picture ready to be drawn: its image, also in grey, its width over its height in the photo, the levels of its map, and the truth, if any. */
+/** The greys below the colours, as visualization.panels.overlay mutes them. */
+function mute(grey) {
+  const sorted = grey.slice().sort(), [dark, bright] = [0.01, 0.99].map((share) => sorted[Math.round(share * (grey.length - 1))]);
+  const contrast = content.contrast / Math.max(bright - dark, content.contrast);
+  return grey.map((value) => Math.max(0, Math.min(255, content.mid_grey + contrast * (value - (dark + bright) / 2))));
+}
+
+/** A picture ready to be drawn: its image, also in grey and with that muted, its width over its height in the photo, the levels of its map, and the truth, if any. */
 async function decode(item, { width, height }, shape = width / height) {
   const image = new Image(), pen = el("canvas", { width, height }).getContext("2d");
   image.src = item.image;
@@ -26,7 +33,7 @@ async function decode(item, { width, height }, shape = width / height) {
   const values = integrate(raw, width);
   pen.drawImage(image, 0, 0);
   const { data } = pen.getImageData(0, 0, width, height), grey = values.map((_, i) => (data[4 * i] + data[4 * i + 1] + data[4 * i + 2]) / 3);
-  return { image, grey, shape, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
+  return { image, grey, muted: mute(grey), shape, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
 }
 
 /** From which distance on a picture is outlined; of one that is scored and called defective the highest 2 % at least, as Predictor does. */
@@ -44,24 +51,24 @@ function lay(bytes, pixel, grey, at) {
   bytes[4 * pixel + 3] = 255;
 }
 
-/** The colour bar between its ends, over mid-grey. */
+/** The colour bar between its ends, over grey. */
 function drawScale(place, [low, high]) {
   const bar = el("canvas", { width: 256, height: 1 }), pixels = new ImageData(256, 1);
-  for (let at = 0; at < 256; at++) lay(pixels.data, at, 128, at);
+  for (let at = 0; at < 256; at++) lay(pixels.data, at, content.mid_grey, at);
   bar.getContext("2d").putImageData(pixels, 0, 0);
   place.replaceChildren(`distance ${brief(low)}`, bar, brief(high));
 }
 
 /** Draws the map over the grey image, and outlines what is at or above `from`; returns the number of these pixels, and of those in the defect. */
 function drawMap(canvas, ready, maps, from) {
-  const { width, height, low, step, scale } = maps, { grey, levels, outside, truth } = ready, pen = drawImage(canvas, ready, maps);
+  const { width, height, low, step, scale } = maps, { grey, muted, levels, outside, truth } = ready, pen = drawImage(canvas, ready, maps);
   const heat = el("canvas", { width, height }), pixels = new ImageData(width, height), marked = new Uint8Array(levels.length);
   let count = 0, inside = 0;
   for (let i = 0; i < levels.length; i++) {
     const distance = low + step * levels[i];
     // What was not seen is black, through which half of the image is seen.
     if (outside[i]) pixels.data.fill(grey[i] / 2, 4 * i, 4 * i + 3)[4 * i + 3] = 255;
-    else lay(pixels.data, i, grey[i], Math.max(0, Math.min(255, Math.floor((256 * (distance - scale[0])) / (scale[1] - scale[0])))));
+    else lay(pixels.data, i, muted[i], Math.max(0, Math.min(255, Math.floor((256 * (distance - scale[0])) / (scale[1] - scale[0])))));
     marked[i] = !outside[i] && distance >= from;
     count += marked[i];
     inside += truth ? marked[i] && truth[i] : 0;
