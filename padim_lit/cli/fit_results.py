@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,9 @@ def report(
     if calibration is not None:
         calibration = recalibrate(calibration, settings.false_alarm_rate)
     predictions, pictures = recorder.predictions, recorder.gallery.pictures()
-    look = _look_of(pictures, results, calibration)
+    height, width = results["patch_pixels"]
+    stretch = 1.0 if data.mixed_proportions else width / height
+    look = replace(_look_of(pictures, results, calibration), stretch=stretch)
     results["map_colours"] = look.scale  # for the viewer too
     checkpoint = typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt"
     paths = {"metrics": folder / "metrics.json"}

@@ -37,6 +37,7 @@ class Look:
         scale: (low, high) Mahalanobis distance of the colours.
         title: what the run was, in a few words.
         source: where the thresholds are from, in a few words.
+        stretch: width over height, in the photos, of a pixel that the model sees.
     """
 
     threshold: float | None
@@ -44,6 +45,12 @@ class Look:
     scale: tuple[float, float]
     title: str
     source: str = "Thresholds chosen on the test set, hence optimistic"
+    stretch: float = 1.0
+
+    def shape(self, seen: Sequence[int]) -> tuple[int, int]:
+        """Return the size that (h, w) pixels have in the photos' proportions, in the same area."""
+        high, wide = seen[0] / self.stretch**0.5, seen[1] * self.stretch**0.5
+        return max(1, round(high)), max(1, round(wide))
 
     def note(self) -> str:
         """Say which thresholds there are."""
@@ -109,8 +116,10 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     caption = [said, PurePath(picture.path).name, look.title, look.note()]
     if missing := no_truth(picture):
         caption.append(missing)
+    height, width = look.shape(picture.image.shape)
+    image = np.asarray(Image.fromarray(picture.image).resize((width, height)))
     return side_by_side(
-        picture.image, picture.map, whole(picture), look.scale, look.threshold, caption, why,
+        image, picture.map, whole(picture), look.scale, look.threshold, caption, why,
         picture.roi, picture.truth, defect_name([picture]), small=2 * SMALL,
     )  # fmt: skip
 
@@ -120,7 +129,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
     shelves: dict[tuple[str, bool], list[GalleryEntry]] = {}
     for picture in pictures:
         shelves.setdefault((picture.role, picture.planted), []).append(picture)
-    height, width = thumb(pictures[0].map.shape)
+    height, width = thumb(look.shape(pictures[0].map.shape))
     font, bold = font_of(), font_of(file=BOLD)
     pair = columns(2, (height, width))
     across = max(1, WIDTH // (pair * width + SPACE))

@@ -468,6 +468,16 @@ def test_shelves_are_named_by_what_they_hold():
     assert re.findall(r"\w+-scoring \w+(?: \([a-z ]+\))?", words) == names
 
 
+def test_photos_that_the_model_sees_squeezed_are_drawn_in_their_proportions():
+    long = Look(6.0, 9.0, (0.0, 12.0), "t", stretch=4.0)
+    assert long.shape((20, 20)) == (10, 40) and LOOK.shape((20, 30)) == (20, 30)
+    high, wide = long.shape((H, W))
+    squeezed, whole = (written_by(draw_one, picture(), look)[1].shape for look in (LOOK, long))
+    zoom = 2 * SMALL // wide
+    assert whole[1] >= zoom * wide and whole[0] > 2 * zoom * high  # one below the other
+    assert whole[0] < squeezed[0] or whole[1] < squeezed[1]
+
+
 def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
     def saved(name, threshold, image_threshold):
         look = Look(threshold, image_threshold, (0.0, 12.0), "t")
