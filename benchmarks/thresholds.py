@@ -12,7 +12,6 @@ The backbone runs once over all images.
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from padim_lit.data.datasets.mtd import _tiles
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import CONFIDENCE, calibrate
-from padim_lit.deploy.left_out import measure, measure_training, remembering
+from padim_lit.deploy.left_out import Remembered, measure, measure_training
 from padim_lit.deploy.over_images import Loop
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.model.rotations import turned
@@ -102,17 +102,27 @@ def data_sets(screw: Path | None, tiles: Path | None):
     yield "ELPV, mono", [item.path for item in items], None, ResizeCrop(256, 224)
 
 
+class Coarse(Backbone):
+    """A backbone whose maps are averaged down to a grid."""
+
+    def __init__(self, backbone: Backbone, grid: int):
+        self.__dict__.update(vars(backbone))  # it shares the layers
+        self.grid = grid
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [F.adaptive_avg_pool2d(maps, self.grid) for maps in super().forward(images)]
+
+
 def looked_at(
     backbone: Backbone, paths: Sequence[Path], look: ResizeCrop, args: argparse.Namespace
 ) -> tuple[Backbone, Callable]:
     """The backbone, whose images are now the numbers of `paths`, and how these are turned."""
-    coarse = copy(backbone)
-    coarse.forward = lambda x: [F.adaptive_avg_pool2d(y, args.grid) for y in backbone(x)]
     images = DataLoader(ItemDataset([Item(path) for path in paths], look), 32)
     ways = partial(turned, rotations=args.rotations)
     with torch.no_grad():
-        known, _, ways = remembering(coarse, (batch["image"] for batch in images), ways)
-    return known, ways
+        coarse = Coarse(backbone, args.grid)
+        known = Remembered(coarse, (batch["image"] for batch in images), ways)
+    return known, known.turned
 
 
 def split(total: int, count: int, seed: int, groups: Sequence | None) -> tuple[list, list]:
@@ -159,11 +169,11 @@ def score(detector: Detector, numbers: Sequence[int]) -> np.ndarray:
         return torch.cat([detector(b["image"])[0] for b in batches(numbers)]).numpy()
 
 
-def judged(known: dict, fresh: np.ndarray) -> tuple[float, float, bool, bool]:
+def judged(known: Calibration, fresh: np.ndarray) -> tuple[float, float, bool, bool]:
     """The rate that was asked for as far as there are images, that of fresh ones, more, fewer."""
-    alarms, total, good = int((fresh >= known["threshold"]).sum()), len(fresh), len(known["scores"])
-    rate = max(known["false_alarm_rate"], 1 / (good + 1))
-    above = good - int((known["scores"].numpy() < known["threshold"]).sum())
+    alarms, total, good = int((fresh >= known.threshold).sum()), len(fresh), len(known.scores)
+    rate = max(known.false_alarm_rate, 1 / (good + 1))
+    above = good - int((known.scores.numpy() < known.threshold).sum())
     law = betabinom(total, above + 1, good - above)
     return rate, alarms / total, law.sf(alarms - 1) < TAIL, law.cdf(alarms) < TAIL
 

@@ -425,7 +425,9 @@ def wait_for(file: Path, count: int, process: Running) -> None:
 @pytest.mark.parametrize("error", [False, True], ids=["scored", "unreadable"])
 def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypatch, error):
     """Between them it left lines of one image more than were counted."""
-    before, write, seen = signal.getsignal(signal.SIGINT), ScoredFiles._write, []
+    # A suite that a shell runs in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    write, seen = ScoredFiles._write, []
 
     def interrupted(self: ScoredFiles, path: Path, line: str) -> None:
         write(self, path, line)
@@ -444,7 +446,8 @@ def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypa
             run.record(version, {"score": 4.5, "p_value": 0.1, "decision": "good"})
     scored.close()
     assert seen and lines(tmp_path)
-    assert scored.counts.total() == 1 and signal.getsignal(signal.SIGINT) is before
+    assert scored.counts.total() == 1
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
