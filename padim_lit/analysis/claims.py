@@ -137,7 +137,7 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
             if claim.detection and str(sweep.constants.get("weights")).startswith("random"):
                 raise _Lacking("has random backbone weights, which say nothing about detection")
             cases = claim.cases(sweep)
-            # Without masks there is nothing to be open about.
+            # Where none of its metrics is measured, more draws would tell nothing.
             if not (metrics := {_metric(case) for case in cases}) & {"", *_measured(sweep)}:
                 raise _Lacking(f"has no {' and no '.join(METRICS[m] for m in sorted(metrics))}")
             for case in cases:

@@ -47,21 +47,16 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
+    ratio = stretch(data, detector)
+    long = max(ratio, 1 / ratio)
     # Photos of other proportions are distorted when they are turned, but for a half turn.
-    height, width = patch_pixels(data, detector)
-    squeezed = not data.mixed_proportions and abs(height / width - 1) > SQUEEZED_FROM
-    if detector.rotations > 2 and squeezed:
+    distorted = detector.rotations > 2 and long > 1 + SQUEEZED_FROM
+    if distorted or long >= SQUEEZED_MUCH:
+        height, width = patch_pixels(data, detector)
+        so = ", so turned ones are distorted" if distorted else ""
         yield (
-            f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
-            "ones are distorted; give image_size=[h,w] in the photos' proportions."
-        )
-    elif squeezed and max(height, width) >= SQUEEZED_MUCH * min(height, width):
-        rows, columns = detector.map_grid
-        long = (width * columns / (height * rows)) ** 0.5
-        size = [max(32, 32 * round(224 * side / 32)) for side in (1 / long, long)]
-        yield (
-            f"Photos are squeezed: a patch is {height:g} pixels high and {width:g} wide; "
-            f"image_size=[{size[0]},{size[1]}] keeps their proportions."
+            f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels){so}; "
+            f"{_unsqueezed(data, detector)} nearly keeps their proportions."
         )
 
 
@@ -115,13 +110,30 @@ def patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
 
     Nothing smaller is told apart.
     """
-    rows, columns = detector.map_grid
-    seen = [data.resize_crop.seen(*size) for size in data.photo_sizes]
-    patches = [
-        [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
-        for left, top, right, bottom in seen
-    ]
-    return max(patches, key=lambda patch: (math.prod(patch), patch))
+    return [round(n / of, 1) for n, of in zip(_seen(data), detector.map_grid, strict=True)]
+
+
+def stretch(data: AnomalyData, detector: Detector) -> float:
+    """Return a model pixel's width over its height in the photos; 1.0 where these differ in it."""
+    (height, width), (h, w) = _seen(data), detector.image_shape
+    return 1.0 if data.mixed_proportions else (width / w) / (height / h)
+
+
+def _seen(data: AnomalyData) -> tuple[float, float]:
+    """Return how much the model sees of the largest photo, (height, width) in its pixels."""
+    boxes = (data.resize_crop.seen(*size) for size in data.photo_sizes)
+    seen = [(bottom - top, right - left) for left, top, right, bottom in boxes]
+    return max(seen, key=lambda size: (math.prod(size), size))
+
+
+def _unsqueezed(data: AnomalyData, detector: Detector) -> str:
+    """Return the words that give images of as many pixels the photos' proportions."""
+    height, width = _seen(data)
+    ratio = max(height / width, width / height)
+    short = max(32, 32 * round(math.sqrt(math.prod(detector.image_shape) / ratio) / 32))
+    sides = [short, 32 * round(short * ratio / 32)]
+    h, w = sides if width > height else reversed(sides)
+    return f"image_size=[{h},{w}]{'' if data.crop_size is None else ' crop_size=null'}"
 
 
 def headline(data: AnomalyData, detector: Detector) -> str:

@@ -61,9 +61,7 @@ def report(
     if calibration is not None:
         calibration = recalibrate(calibration, settings.false_alarm_rate)
     predictions, pictures = recorder.predictions, recorder.gallery.pictures()
-    height, width = results["patch_pixels"]
-    stretch = 1.0 if data.mixed_proportions else width / height
-    look = replace(_look_of(pictures, results, calibration), stretch=stretch)
+    look = replace(_look_of(pictures, results, calibration), stretch=results["stretch"])
     results["map_colours"] = look.scale  # for the viewer too
     checkpoint = typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt"
     paths = {"metrics": folder / "metrics.json"}

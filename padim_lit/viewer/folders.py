@@ -1,5 +1,6 @@
 """Read what mode=fit or mode=predict left in a folder, and describe it for the page."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,9 +44,8 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
     group = {key: settings.get(key) for key in ("data", "backbone", *SETTINGS_APART)}
     factor = _map_factor(metrics, metrics.get("threshold_map"))
     pictures = read_maps(maps) if maps.exists() else []
-    # A patch is square to the model, so in pixels of a photo it tells how this is squeezed.
-    high, wide = metrics.get("patch_pixels") or (1, 1)
-    shapes = {p.index: p.map.shape[1] * wide / (p.map.shape[0] * max(high, 0.1)) for p in pictures}
+    stretch = float(metrics.get("stretch") or 1)
+    shapes = {p.index: p.map.shape[1] * stretch / p.map.shape[0] for p in pictures}
     described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: "null" if value is None else str(value) for key, value in group.items()},
@@ -61,7 +61,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
             "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
         },
         "shapes": shapes,
-        "scale": metrics.get("map_colours"),
+        "scale": _colours(metrics),
         "map_factor": factor,
         "thresholds": _thresholds(metrics, factor),
         "no_threshold": str(metrics.get("threshold_why") or ""),
@@ -160,9 +160,19 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         pictures += [replace(one, rank=rank, index=index) for one in read_maps(file)[:1]]
     described["shapes"] = {one.index: _shape(lines[one.index]) for one in pictures}
     # Without a threshold each picture has colours of its own, which one page cannot have.
-    scales = [lines[one.index].get("map_colours") for one in pictures]
+    scales = [_colours(lines[one.index]) for one in pictures]
     described["scale"] = scales[0] if scales and scales.count(scales[0]) == len(scales) else None
     return described, pictures, len(shown) - len(pictures)
+
+
+def _colours(said: Mapping[str, Any]) -> list[float] | None:
+    """Return the distances at both ends of a picture's colours, if they are known."""
+    if said.get("map_colours") is None:
+        return None
+    low, high = map(float, said["map_colours"])
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"map_colours {low:g} to {high:g}")
+    return [low, high]
 
 
 def _shape(line: Mapping[str, Any]) -> float:

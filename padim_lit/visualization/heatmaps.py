@@ -149,8 +149,8 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
             name = PurePath(picture.path).name[-MOST_LETTERS:]
             texts.append(f"{', '.join(filter(None, said))}\n{name}")
         sheets += [written([_heading(shelf)], WIDTH, bold), grid(cells, texts, across, font, SPACE)]
-    maps, roi = [p.map for p in pictures], pictures[0].roi is not None
-    lines = outlines(maps, look.threshold, defect_name(pictures), roi)
+    maps = [p.map for p in pictures]
+    lines = outlines(maps, look.threshold, defect_name(pictures), pictures[0].roi)
     footer = keys(round(font.size), {"distance": look.scale}, lines)
     return png([*sheets, written([look.note(), *footer], WIDTH, font)])
 

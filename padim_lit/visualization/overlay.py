@@ -55,10 +55,6 @@ def side_by_side(
         defect: what the truth is called; None: there is none.
         small: see `SMALL`.
     """
-    if explanation is not None:
-        smaller = Image.fromarray(picture)
-        smaller.thumbnail((EXPLAINED_SIDE, EXPLAINED_SIDE))
-        picture = np.asarray(smaller)
     zoom = max(1, small // max(picture.shape[:2]))
     picture = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
     side = sum(picture.shape[:2]) / 2
@@ -69,12 +65,13 @@ def side_by_side(
     if explanation is not None:
         layers = explanation.layer_scale(scale)
         cells.append(boxed(picture, explanation, view.size, line))
-        cells += [heat_map(picture, part, view, layers, roi=roi) for part in explanation.layer_maps]
+        for part in explanation.layer_maps:
+            cells.append(heat_map(picture, part, view, layers, line=line, roi=roi))
         texts = ["image", "map", "boxes: the positions that matter", *explanation.captions]
         scales = {"map:": scale, "layers:": layers}
     across = columns(len(cells), picture.shape[:2])
     drawn = grid([Image.fromarray(cell) for cell in cells], texts, across, font)
-    lines = outlines([map], threshold, defect, roi is not None)
+    lines = outlines([map], threshold, defect, roi)
     items = [*caption, *keys(round(font.size), scales, lines)]
     # Below narrow pictures lines of a word would be no caption.
     return png([drawn, written(items, max(drawn.width, round(30 * font.size)), font)])
@@ -131,11 +128,14 @@ def heat_map(
 
 
 def outlines(
-    maps: Sequence[np.ndarray], threshold: float | None, defect: str | None, roi: bool = False
+    maps: Sequence[np.ndarray],
+    threshold: float | None,
+    defect: str | None,
+    roi: np.ndarray | None = None,
 ) -> dict[str, tuple[str, int]]:
     """Return what outlines of maps and of a defect mean, as `keys` takes it; None: no such.
 
-    With `roi` also what surrounds the region of interest.
+    With a region of interest that is not all also the line around it.
 
     >>> outlines([np.zeros((2, 2)), np.full((2, 2), 3)], 3.0, None)
     {'map at or above 3.00': ('#56b4e9', 1)}
@@ -147,7 +147,9 @@ def outlines(
         lines[f"map {said}"] = (FOUND, int(reached))
     if defect is not None:
         lines[defect] = (TRUTH, 2)
-    return {**lines, "beyond it nothing counts": (EDGE, 1)} if roi else lines
+    if roi is not None and not roi.all():
+        lines["beyond it nothing counts"] = (EDGE, 1)
+    return lines
 
 
 def boxed(

@@ -53,7 +53,8 @@ def overlay(image: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> n
     level = np.clip((map - np.float32(low)) * np.float32(LEVELS / (high - low)), 0, LEVELS - 1)
     level[unseen] = LEVELS
     grey = image @ np.full(3, 1 / 3, np.float32)
-    darkest, brightest = np.percentile(grey[::8, ::8], (1, 99)).astype(np.float32)
+    some = grey[::8, ::8][~unseen[::8, ::8]]
+    darkest, brightest = np.percentile(some if some.size else grey, (1, 99)).astype(np.float32)
     contrast = CONTRAST / max(brightest - darkest, CONTRAST)
     muted = (MID_GREY + contrast * (grey - (darkest + brightest) / 2)).clip(0, 255)
     laid = _heat()[level.astype(np.intp)]

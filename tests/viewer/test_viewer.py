@@ -414,7 +414,7 @@ def test_maps_look_as_in_the_pictures_of_a_fit_and_have_the_shape_of_its_photos(
     image[:, : SIZE // 2] //= 4  # which muting lifts
     map = np.repeat(np.linspace(4, 16, 3, dtype=np.float32), SIZE // 3)[:, None].repeat(SIZE, 1)
     given = replace(picture(1, 1, 16.0, "crack"), image=image, map=map, truth=None)
-    scale, shape = (2.0, 20.0), {"patch_pixels": [40.0, 4.0]}
+    scale, shape = (2.0, 20.0), {"stretch": 0.1}
     run = write_run(tmp_path / "0", maps=False, threshold=17.0, map_colours=scale, **shape)
     write_maps(run / "heatmaps" / "maps.npz", [given])
     main([str(tmp_path), "--out", str(tmp_path / "v.html")])

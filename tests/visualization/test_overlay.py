@@ -47,6 +47,10 @@ def test_a_distance_has_one_colour_on_bright_and_on_dark_photos():
     distances = np.full((32, 32), 6.0)
     on = [overlay((base + noise).repeat(3, axis=2), distances, (2.0, 12.0)) for base in (10, 220)]
     assert np.array_equal(*on) and np.ptp(on[0]) > 0
+    inside = np.full((64, 64, 3), 250, np.uint8)  # a bright margin that was cut off
+    inside[16:48, 16:48] = 10 + noise
+    seen = np.pad(distances, 16, constant_values=np.nan)
+    assert np.array_equal(overlay(inside, seen, (2.0, 12.0))[16:48, 16:48], on[0])
     (ramp, _), *_ = keys(10, {"distance": (2.0, 12.0)}, {})
     meant = np.asarray(ramp)[0, round(0.4 * ramp.width)]
     assert np.abs(on[0].mean(axis=(0, 1)) - meant).max() < 6
@@ -55,6 +59,7 @@ def test_a_distance_has_one_colour_on_bright_and_on_dark_photos():
 def test_the_region_of_interest_has_a_line_and_its_name():
     said, image = drawn((256, 256), None, roi=MAP.cumsum(axis=0) > 4)
     assert "beyond" in dict(said) and "beyond" not in dict(drawn((256, 256), None)[0])
+    assert "beyond" not in dict(drawn((256, 256), None, roi=MAP > 0)[0])
     heat = image[:256, 256 + GAP : 512 + GAP]
     lines = (heat == 255).all(axis=2).any(axis=1).sum()
     assert lines == 2  # as thin as lines are, and none at the photo's rim

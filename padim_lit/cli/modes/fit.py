@@ -169,6 +169,7 @@ class FitRun:
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
             "patch_pixels": fit_notes.patch_pixels(data, detector),
+            "stretch": fit_notes.stretch(data, detector),
             **build.look_of(detector.backbone),
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},

@@ -29,7 +29,7 @@ from padim_lit.system.console import count, pace, print_facts, print_line, progr
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
-from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_side
+from padim_lit.visualization.overlay import EXPLAINED_SIDE, SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,8 @@ class PredictRun:
         self.scale = colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
-        self.side = SIDE if settings.overlays != "none" else 0
+        side = EXPLAINED_SIDE if settings.explain else SIDE
+        self.side = side if settings.overlays != "none" else 0
         if predictor.threshold is None:
             pictures = ", no pictures (overlays=all)" if settings.overlays == "anomalous" else ""
             log.warning("%s; no decisions, no regions%s", predictor.threshold_source, pictures)
@@ -262,7 +263,7 @@ class PredictRun:
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
             # Folders often hold files of the same names.
-            caption = caption_of(found, "/".join(PurePath(version.path).parts[-2:]))
+            caption = caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
             if self.scale is None:
                 caption.append("colours span this map alone: compare no others")
             drawn = side_by_side(
@@ -328,7 +329,8 @@ class PredictRun:
 def _uninterrupted() -> Iterator[None]:
     """Let a Ctrl-C or SIGTERM wait until the block ends, or a second one comes.
 
-    So what a stopped watch has written and what it has counted are of the same images.
+    So what a stopped watch has written and what it has counted are of the same images. What is
+    ignored, as Ctrl-C in a shell's background, stays so.
     """
     came: list[int] = []
 
@@ -337,14 +339,16 @@ def _uninterrupted() -> Iterator[None]:
         if len(came) > 1:
             signal.default_int_handler(number, None)
 
-    before = {which: signal.signal(which, wait) for which in (signal.SIGINT, signal.SIGTERM)}
+    ours = signal.SIGINT, signal.SIGTERM
+    heard = [which for which in ours if signal.getsignal(which) is not signal.SIG_IGN]
+    before = {which: signal.signal(which, wait) for which in heard}
     try:
         yield
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)
     if came:
-        signal.raise_signal(came[0])  # it may be ignored, as in a shell's background
+        signal.raise_signal(came[0])
 
 
 def _version(path: str | Path) -> Version:

@@ -19,8 +19,8 @@ function integrate(raw, width) {
 }
 
 /** The greys below the colours, as visualization.panels.overlay mutes them. */
-function mute(grey) {
-  const sorted = grey.slice().sort(), [dark, bright] = [0.01, 0.99].map((share) => sorted[Math.round(share * (grey.length - 1))]);
+function mute(grey, outside) {
+  const seen = grey.filter((_, i) => !outside[i]).sort(), [dark, bright] = [0.01, 0.99].map((share) => seen[Math.round(share * (seen.length - 1))]);
   const contrast = content.contrast / Math.max(bright - dark, content.contrast);
   return grey.map((value) => Math.max(0, Math.min(255, content.mid_grey + contrast * (value - (dark + bright) / 2))));
 }
@@ -33,7 +33,8 @@ async function decode(item, { width, height }, shape = width / height) {
   const values = integrate(raw, width);
   pen.drawImage(image, 0, 0);
   const { data } = pen.getImageData(0, 0, width, height), grey = values.map((_, i) => (data[4 * i] + data[4 * i + 1] + data[4 * i + 2]) / 3);
-  return { image, grey, muted: mute(grey), shape, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
+  const outside = values.map((value) => value >> 13);
+  return { image, grey, muted: mute(grey, outside), shape, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside };
 }
 
 /** From which distance on a picture is outlined; of one that is scored and called defective the highest 2 % at least, as Predictor does. */

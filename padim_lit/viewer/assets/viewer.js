@@ -66,6 +66,7 @@ function verdictOf({ score, label, truth }) {
 }
 
 function drawGallery() {
+  drawScale(document.querySelector("#view .scale"), now.run.pictures.scale);
   const run = now.run, ratio = quantile(ranked(now.ready.map(({ shape }) => shape)), 0.5);
   // Long strips are as large as square pictures are, and so wider.
   for (const place of [byId("gallery"), byId("large")]) place.classList.toggle("long", ratio > 2);
@@ -82,7 +83,6 @@ function recolour() {
   const { pictures } = now.run, { which } = byId("view").elements, decided = !Number.isNaN(now.threshold);
   if (!now.ready.length) return;
   document.querySelector("#view .found").textContent = `map at or above ${named(now.threshold * now.run.map_factor)}`;
-  drawScale(document.querySelector("#view .scale"), pictures.scale);
   const paint = (figure, i, canvas) => {
     const verdict = verdictOf(pictures.items[i]), at = outlinedFrom(pictures, now.ready[i], i, now.threshold);
     const { count, inside } = drawMap(figure.querySelector(canvas), now.ready[i], pictures, at);

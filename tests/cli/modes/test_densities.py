@@ -1,6 +1,7 @@
 """A mixture, beside a Gaussian a position, of images that are turned, through every mode."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from padim_lit import JL, Backbone, Both, Detector
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli import fit_notes
 from padim_lit.cli.modes.fit import Fit
+from padim_lit.data.datasets.folder import Folder
+from padim_lit.viewer.content import build
 
 BOTH = [
     "density=both",
@@ -53,8 +56,8 @@ def test_a_run_says_what_it_was_and_sets_a_threshold(here):
 def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
     whole = ["crop_size=null", "rotations=4", "calibration=0", "hydra.run.dir=squeezed"]
     done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
-    assert "Photos are squeezed (a patch is 4 x 5 of their pixels)" in done.out
-    assert "keeps their proportions" not in done.out
+    said = " ".join(done.out.split())
+    assert "Photos are squeezed (a patch is 4 x 5 of their pixels), so turned ones" in said
     metrics = json.loads((here / "run/metrics.json").read_text())
     assert not any("squeezed" in note for note in metrics["notes"])
 
@@ -64,10 +67,31 @@ def test_long_photos_that_are_squeezed_to_squares_are_told(zygote, tmp_path):
     for n in range(8):
         folder = "train" if n < 6 else "test"
         save_image(tmp_path / "data" / folder / "good" / f"{n}.png", (240, 60), seed=n)
-    whole = ["crop_size=null", "image_size=[64,64]", "calibration=0"]
-    done = run(zygote, tmp_path, *TINY, *whole)
-    said = "a patch is 7.5 pixels high and 30 wide; image_size=[128,448] keeps their proportions"
+    whole = ["image_size=[64,64]", "calibration=0", "hydra.run.dir=long"]
+    done = run(zygote, tmp_path, *TINY, "crop_size=null", *whole)
+    said = "a patch is 7.5 x 30 of their pixels); image_size=[32,128] nearly keeps"
     assert said in " ".join(done.out.split())
+    # By these the pictures and the viewer undo it.
+    metrics = json.loads((tmp_path / "long/metrics.json").read_text())
+    assert metrics["stretch"] == 4.0 and metrics["map_colours"][0] < metrics["map_colours"][1]
+    (shown,) = build([tmp_path / "long"])["runs"]
+    assert shown["pictures"]["scale"] == metrics["map_colours"]
+    advice = run(zygote, tmp_path, *TINY, "crop_size=null", "image_size=[32,128]", *whole[1:])
+    assert "squeezed" not in advice.out
+    cropped = run(zygote, tmp_path, *TINY, "crop_size=64", *whole)
+    assert "image_size=[32,128] crop_size=null nearly keeps" in " ".join(cropped.out.split())
+    save_image(tmp_path / "data/train/good/9.png", (60, 60), seed=9)  # no stretch is right for both
+    run(zygote, tmp_path, *TINY, "crop_size=null", *whole)
+    assert json.loads((tmp_path / "long/metrics.json").read_text())["stretch"] == 1.0
+
+
+def test_photos_as_thin_as_a_line_have_a_stretch(tmp_path):
+    for n in range(6):
+        save_image(tmp_path / "train/good" / f"{n}.png", (240, 1), seed=n)
+    data = Folder(tmp_path, image_size=[512, 512], crop_size=None, num_workers=0)
+    detector = SimpleNamespace(map_grid=(64, 64), image_shape=(512, 512))
+    assert fit_notes.patch_pixels(data, detector) == [0.0, 3.8]
+    assert fit_notes.stretch(data, detector) == pytest.approx(240)
 
 
 def test_predict_gives_the_scores_of_the_test(here, zygote):

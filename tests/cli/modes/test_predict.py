@@ -461,6 +461,7 @@ def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
     try:
         with mode._uninterrupted():
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
     assert not done
