@@ -452,13 +452,13 @@ def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypa
 
 def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
     """A disk may hang; and what a shell runs in the background has Ctrl-C ignored."""
-    done = []
-    with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        done.append("too late")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append("too late")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with mode._uninterrupted():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
