@@ -11,7 +11,7 @@ The backbone runs once over all images.
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from padim_lit.data import ELPV
 from padim_lit.data.datasets.mtd import _tiles
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.deploy.calibration import CONFIDENCE, calibrate
+from padim_lit.deploy.calibration import ENDS, calibrate
 from padim_lit.deploy.left_out import Remembered, measure, measure_training
 from padim_lit.deploy.over_images import Loop
 from padim_lit.model.calibration import Calibration
@@ -38,7 +38,7 @@ from padim_lit.model.rotations import turned
 from padim_lit.model.warm_up import evenly_spaced, learn
 
 RATES = (0.01, 0.05, 0.1)
-TAIL = (1 - CONFIDENCE) / 2
+TAIL = ENDS[0]
 CPU = torch.device("cpu")
 
 
@@ -115,14 +115,13 @@ class Coarse(Backbone):
 
 def looked_at(
     backbone: Backbone, paths: Sequence[Path], look: ResizeCrop, args: argparse.Namespace
-) -> tuple[Backbone, Callable]:
-    """The backbone, whose images are now the numbers of `paths`, and how these are turned."""
+) -> Remembered:
+    """The backbone, whose images are now the numbers of `paths`."""
     images = DataLoader(ItemDataset([Item(path) for path in paths], look), 32)
     ways = partial(turned, rotations=args.rotations)
     with torch.no_grad():
         coarse = Coarse(backbone, args.grid)
-        known = Remembered(coarse, (batch["image"] for batch in images), ways)
-    return known, known.turned
+        return Remembered(coarse, (batch["image"] for batch in images), ways)
 
 
 def split(total: int, count: int, seed: int, groups: Sequence | None) -> tuple[list, list]:
@@ -146,16 +145,13 @@ def batches(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
     return [{"image": part} for part in torch.tensor(numbers).split(32)]
 
 
-def fitted(
-    known: tuple[Backbone, Callable], train: Sequence[int], args: argparse.Namespace
-) -> Detector:
-    backbone, ways = known
+def fitted(backbone: Remembered, train: Sequence[int], args: argparse.Namespace) -> Detector:
     projection = PROJECTIONS[args.proj](backbone.embedding_dim, args.dim)
     density = DENSITIES[args.density](args.dim)
     # No image is left to measure an alignment on; scores of topk do not depend on it.
     how = {"grid": args.grid, "rotations": args.rotations, "alignment": None}
     detector = Detector(backbone, projection, density=density, **how)
-    detector.turned = ways
+    detector.turned = backbone.turned
     learn(detector, lambda images: batches([train[i] for i in evenly_spaced(len(train), images)]))
     state = detector.empty_state()
     for batch in batches(train):

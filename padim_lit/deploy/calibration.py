@@ -276,9 +276,7 @@ def by_hand(calibration: Calibration, threshold: float, image_score: str) -> Cal
     (0.055, [0.024, 0.09])
     """
     threshold = float(threshold)  # checkpoints take no int
-    rate, total = p_value(threshold, calibration), len(calibration.scores)
-    # Of those that are bounds alone, any may reach it.
-    least, most = _reach(threshold, calibration), round(rate * (total + 1)) - 1
+    total, (least, most) = len(calibration.scores), _reach(threshold, calibration)
     low, high = ENDS
     low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
     high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
@@ -289,7 +287,7 @@ def by_hand(calibration: Calibration, threshold: float, image_score: str) -> Cal
         map_threshold=maps_from(threshold, image_score, own, own_map),
         method=BY_HAND,
         why=None,
-        false_alarm_rate=rate,
+        false_alarm_rate=p_value(threshold, calibration),
         interval=(low, high),
     )
 
@@ -302,14 +300,15 @@ def p_value(score: float, calibration: Calibration) -> float:
     >>> p_value(5.0, calibrate(Measured(torch.tensor([1.0, 2.0, 6.0]), torch.ones(3))))
     0.5
     """
-    total, higher = len(calibration.scores), _reach(score, calibration)
-    return (1 + min(total, max(higher, calibration.unreliable))) / (1 + total)
+    _, most = _reach(score, calibration)
+    return (1 + most) / (1 + len(calibration.scores))
 
 
-def _reach(score: float, calibration: Calibration) -> int:
-    """How many good images score as high."""
+def _reach(score: float, calibration: Calibration) -> tuple[int, int]:
+    """How many good images score as high, at least and at most: of bounds alone any may."""
     scores = calibration.scores.cpu().numpy()
-    return int(len(scores) - np.searchsorted(scores, np.float32(score), side="left"))
+    least = int(len(scores) - np.searchsorted(scores, np.float32(score), side="left"))
+    return least, min(len(scores), max(least, calibration.unreliable))
 
 
 def needed(rate: float) -> int:

@@ -47,8 +47,7 @@ class Int8Backbone(Backbone):
     """
 
     def __init__(self, backbone: Backbone, graph: Any, pixels: bool, threads: int):
-        nn.Module.__init__(self)
-        self.__dict__.update(copy(backbone).__dict__)  # it shares the layers and all attributes
+        self.__dict__.update(vars(backbone))  # it shares the layers and all attributes
         self.graph, self.pixels = graph, pixels
         self.session = open_session(graph.SerializeToString(), threads)
 

@@ -89,7 +89,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
     configurations = finite(_configurations(sweep))
     for found in configurations:
         found["missed"] = missed(sweep, found["proj"], found["dim"])
-    marked = [key for m in DRAWN for key in claimed({"configurations": configurations}, m)]
+    marked = [key for m in DRAWN for key in claimed(configurations, m)]
     projs = [proj for proj in sweep.projs if marked and proj != "identity"]
     fits = [_fit(sweep, proj, m) for proj in projs for m in DRAWN]
     dims = sweep.dims_of("jl")

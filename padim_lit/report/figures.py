@@ -74,7 +74,7 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
             for edge in ("low", "high"):
                 axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
             axes.set_ylim(heights)
-        _mark_claims(axes, sweep, metric)
+        _mark_claims(axes, sweep["configurations"], metric)
         _against_dimensions(axes)
         _share_upwards(axes, sweep, metric)
 
@@ -83,15 +83,15 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
     return _figure(panels, _over_seeds(shown), **size)
 
 
-def claimed(sweep: Mapping[str, Any], metric: str) -> list[str]:
+def claimed(configurations: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     """Return the keys of the report's claims that `curves` marks: those whose D were measured."""
-    means = _means(sweep, metric)
+    means = _means(configurations, metric)
     needed = {"steep-then-flat": BEND, "150-for-550": (FEWER, MANY)}
     return [key for key, methods in needed.items() if means.keys() >= {*methods}]
 
 
-def _mark_claims(axes: Axes, sweep: Mapping[str, Any], metric: str) -> None:
-    marked, means = claimed(sweep, metric), _means(sweep, metric)
+def _mark_claims(axes: Axes, configurations: Sequence[Mapping[str, Any]], metric: str) -> None:
+    marked, means = claimed(configurations, metric), _means(configurations, metric)
     if "steep-then-flat" in marked:
         axes.axvspan(50, 200, color=GRID, alpha=0.6, linewidth=0, zorder=0, label=STEEP)
     if "150-for-550" in marked:
@@ -101,8 +101,10 @@ def _mark_claims(axes: Axes, sweep: Mapping[str, Any], metric: str) -> None:
         axes.plot([150, 150], sorted([few, many]), color="black", linewidth=0.8)
 
 
-def _means(sweep: Mapping[str, Any], metric: str) -> dict[tuple[str, int], float]:
-    means = {(c["proj"], c["dim"]): c["mean"][metric] for c in sweep["configurations"]}
+def _means(
+    configurations: Sequence[Mapping[str, Any]], metric: str
+) -> dict[tuple[str, int], float]:
+    means = {(c["proj"], c["dim"]): c["mean"][metric] for c in configurations}
     return {method: mean for method, mean in means.items() if mean is not None}
 
 
