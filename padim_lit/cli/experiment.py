@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 QUIET = (
     ".*does not have many workers.*",
     ".*Experiment logs directory .* exists.*",  # an earlier run's, whose results go too
-    ".*Glyph .* missing from font.*",  # a box in a picture's title
+    ".*Glyph .* missing from font.*",  # a box in a figure's legend
     ".*could be decompression bomb.*",  # what is too large is refused by name
 )
 

@@ -161,8 +161,6 @@ class RunTimes:
     """Seconds that a run took, summed over the bands.
 
     `fit` is for all d together; the others are by d. `learnt` holds what its densities have learnt.
-
-    And the numbers that its densities have learnt.
     """
 
     fit: float

@@ -26,7 +26,7 @@ function mute(grey, outside) {
 }
 
 /** A picture ready to be drawn: its image, also in grey and with that muted, its width over its height in the photo, the levels of its map, and the truth, if any. */
-async function decode(item, { width, height }, shape = width / height) {
+async function decode(item, { width, height }, shape) {
   const image = new Image(), pen = el("canvas", { width, height }).getContext("2d");
   image.src = item.image;
   const [raw] = await Promise.all([inflate(item.map), image.decode()]);

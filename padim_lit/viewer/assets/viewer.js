@@ -31,7 +31,7 @@ async function open(index, jump = true) {
     byId("chosen").querySelector("select").focus({ preventScroll: true });
   }
   if (!run.pictures) return;
-  const ready = await Promise.all(run.pictures.items.map((item) => decode(item, run.pictures, run.shapes[item.index] ?? undefined)));
+  const ready = await Promise.all(run.pictures.items.map((item) => decode(item, run.pictures, run.shapes[item.index])));
   if (now.run !== run) return; // another was opened meanwhile
   now.ready = ready;
   drawGallery();
