@@ -94,7 +94,7 @@ def report(
             results=results,
             predictions=predictions,
             pictures=pictures,
-            threshold=look.threshold,
+            look=look,
             calibration=calibration,
         )
     print_summary(results, paths, notes, table_of_choices(results))

@@ -15,7 +15,8 @@ from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError, refusing, told
 from padim_lit.model.calibration import Calibration
 from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.panels import common_scale, overlay
+from padim_lit.visualization.heatmaps import Look
+from padim_lit.visualization.panels import overlay
 from padim_lit.visualization.predictions import TestScore, table_of
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def log_run(
     results: Mapping[str, Any],
     predictions: Sequence[TestScore],
     pictures: Sequence[GalleryEntry],
-    threshold: float | None,
+    look: Look,
     calibration: Calibration | None = None,
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
@@ -120,8 +121,8 @@ def log_run(
         results: the content of metrics.json.
         predictions: one row per test image.
         pictures: from ``Gallery.pictures``.
-        threshold: Mahalanobis distance from which a pixel is predicted defective; None where no
-            threshold could be chosen, then there are no prediction masks.
+        look: how the run's own pictures are drawn; without a threshold there are no prediction
+            masks.
         calibration: the detector's, for p-values and decisions.
     """
     if logger is None:
@@ -146,10 +147,10 @@ def log_run(
     table = wandb.Table(columns=list(PREDICTIONS), data=rows)
     content = {**numbers, "predictions": table}
     if pictures:
-        scale = common_scale([picture.shown for picture in pictures])
-        content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]
+        content["pictures"] = [_wandb_image(wandb, one, look.threshold) for one in pictures]
         content["heatmaps"] = [
-            wandb.Image(overlay(p.image, p.shown, scale), caption=_caption(p)) for p in pictures
+            wandb.Image(overlay(p.image, p.shown, look.scale), caption=_caption(p))
+            for p in pictures
         ]
     # Lightning makes this key the x-axis of every chart.
     run.log({**content, "trainer/global_step": 0})

@@ -3,10 +3,11 @@
 import numpy as np
 
 from padim_lit.visualization.gallery import GalleryEntry
+from padim_lit.visualization.heatmaps import Look
 from padim_lit.visualization.predictions import TestScore
 
 SIZE = 16
-
+SCALE = 2.0, 12.0
 
 RESULTS = {
     "test/image_auroc": 0.875, "test/pixel_auroc": None, "test/pixel_auroc_why": "no masks",
@@ -38,5 +39,5 @@ def run_content(threshold=5.0):
             TestScore("data/img0.png", "planted_spot", 1, 9.0, 0, True),
         ],
         "pictures": pictures(),
-        "threshold": threshold,
+        "look": Look(threshold, threshold, SCALE, "resnet18, jl to 100"),
     }

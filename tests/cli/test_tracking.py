@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _helpers.run_content import pictures, run_content
+from _helpers.run_content import SCALE, pictures, run_content
 from _helpers.wandb_log import of, records, values
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from padim_lit.cli import targets, tracking
 from padim_lit.cli.tracking import finish, log_run, mlflow_logger, survived, wandb_logger
 from padim_lit.errors import InputError
+from padim_lit.visualization.panels import overlay
 
 ROOT = Path(__file__).resolve().parents[2]
 # wandb and tensorboard warn about their own dependencies when they are imported.
@@ -83,10 +84,8 @@ for job, dim in enumerate((100, 50)):
         logger = wandb_logger(
             out / str(job), project="proj", name=f"resnet18-jl-{dim}-0", group="sweep-1"
         )
-        content = run_content()
+        content = run_content(threshold=None if job == 1 else 5.0)
         content["config"]["dim"] = dim
-        if job == 1:
-            content["threshold"] = None
         log_run(logger, out, **content)
         if job == 1:
             raise RuntimeError("the job fails after it logged")
@@ -208,7 +207,10 @@ def test_pictures_have_truth_and_prediction_masks_and_heat_maps(two_runs):
     for file, masks in zip(wandb_files(two_runs[0]), (3, 1), strict=True):
         media = file.parent / "files" / "media" / "images"
         assert len(list(media.glob("pictures_*.png"))) == 2
-        assert len(list(media.glob("heatmaps_*.png"))) == 2
+        drawn = [np.asarray(Image.open(one)) for one in media.glob("heatmaps_*.png")]
+        assert len(drawn) == 2
+        for one in pictures():  # coloured as the run's own pictures are
+            assert any(np.array_equal(overlay(one.image, one.map, SCALE), d) for d in drawn)
         found = [np.asarray(Image.open(mask)) for mask in (media / "mask").glob("*.png")]
         # One truth, for the planted defect alone; predictions need a threshold.
         assert len(found) == masks
