@@ -20,8 +20,8 @@ def visible(count: int, environment: Mapping[str, str] = os.environ) -> tuple[st
 def claim(names: tuple[str, ...], folder: Path | None = None) -> int:
     """Return the index of a GPU that stays this process's own until the process ends.
 
-    Each GPU has a file whose lock the kernel gives back with the process. A process that asks
-    again gets the same one. Without file locks (Windows) the first serves all.
+    Each GPU has a file whose lock the system gives back with the process. A process that asks
+    again gets the same one. Where locks do not work the first serves all.
 
     Args:
         names: of the GPUs, equal in all processes.
@@ -34,7 +34,7 @@ def claim(names: tuple[str, ...], folder: Path | None = None) -> int:
     folder = folder or Path(tempfile.gettempdir()) / f"padim_lit-gpus-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for index, name in enumerate(names):
-        if lock(folder / f"{name.replace('/', '-')}.lock", os.O_CREAT) is not None:
+        if lock(folder / f"{name.replace('/', '-')}.lock") is not None:
             return index
     raise InputError(
         f"all {len(names)} GPUs ({', '.join(names)}) are held by other jobs; run at most "

@@ -7,13 +7,11 @@ every write, so that no two writers (threads, processes, containers, hosts) shar
 **Disks.** A file is on the disk before its name is, and both are when the block ends: a power loss
 leaves the old file or the new one. What is made again anyway need not wait for that.
 
-**Locks.** Its writer holds an exclusive `flock` on it until it is renamed. The kernel gives the
-lock back when the writer dies, however that happens; containers on one host see each other's. A
-folder that is not finished lies beside such a file, under its name and ``.d``, and goes with it.
-
 **Remnants.** `remove_remnants` looks at what lies directly in one folder and has such a name,
-nothing else. It removes what nobody holds a day after its last change: over a share, and where
-there is no `flock`, a living writer's lock may not be seen.
+nothing else. It removes it a day after its last change: no writer leaves it alone as long.
+
+**Locks.** They are of files that hold nothing, and stay. The system gives a lock back when its
+process dies, however that happens; containers on one host see each other's.
 
 **Runs.** `run_folder` holds a folder for as long as a run writes into it, and keeps in
 ``.hydra/padim_lit`` which names in it are runs' own: no run touches a file that is not on the list.
@@ -32,35 +30,22 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from padim_lit.errors import InputError, refusing
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_NAME = re.compile(r"\.padim_lit-[0-9a-f]{16}\.tmp")
+_WINDOWS = os.name == "nt"
+_NAME = re.compile(r"\.padim_lit-[0-9a-f]{16}\.tmp(\.d)?")  # .d: once a folder's
 _OLD = 24 * 3600.0  # seconds
 _MARKER = Path(".hydra") / "padim_lit"
+_LOCK = Path(".hydra") / "padim_lit.lock"
+
+#: Locks that this process holds: one goes with the last reference to it.
+_held: list[FileLock] = []
 
 
 class HeldElsewhere(InputError):
     """Another run writes into the folder."""
-
-
-#: Locks that this process holds. A forked child (a loader) would keep them beyond its parent's end.
-_held: set[int] = set()
-
-
-def _forget() -> None:
-    for handle in _held:
-        with suppress(OSError):
-            os.close(handle)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
 
 
 def writing(path: Path) -> AbstractContextManager[None]:
@@ -72,7 +57,7 @@ def writing(path: Path) -> AbstractContextManager[None]:
     padim_lit.errors.InputError: a.txt cannot be written (No space left on device); choose a ...
     """
     todo = "choose a writable folder with enough space"
-    if fcntl is None:  # Windows keeps what is open
+    if _WINDOWS:  # which keeps what is open
         todo = f"close it where it is open, or {todo}"
     return refusing(f"{path} cannot be written", todo, OSError)
 
@@ -114,7 +99,7 @@ def put(temporary: Path, path: Path, lasting: bool = True) -> None:
 
 def _rename(temporary: Path, path: Path) -> None:
     # Windows refuses that while any program has either open, as scanners have for milliseconds.
-    for pause in (0.01, 0.1, 1.0) if fcntl is None else ():
+    for pause in (0.01, 0.1, 1.0) if _WINDOWS else ():
         with suppress(PermissionError):
             temporary.replace(path)
             return
@@ -141,26 +126,21 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
         InputError: it cannot be made or written.
     """
     remove_remnants(Path(beside).parent)
-    with _beside(Path(beside)) as temporary:
-        (folder := Path(f"{temporary}.d")).mkdir()
+    with _beside(Path(beside)) as folder:
+        folder.mkdir()
         yield folder
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, locked, and gone after the block."""
+    """A name beside `path` for a file or folder, which is gone after the block."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".padim_lit-{secrets.token_hex(8)}.tmp"
-        handle = lock(temporary, os.O_CREAT | os.O_EXCL)
-        if fcntl is None:  # an open file cannot be renamed there
-            release(handle)
-            handle = None
         try:
             yield temporary
         finally:
             _remove(temporary)
-            release(handle)
 
 
 @contextmanager
@@ -175,9 +155,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             cannot be written.
     """
     marker = folder / _MARKER
-    listed = marker.exists()
-    handle = hold(folder)
-    if handle is None:
+    if (held := hold(folder)) is None:
         raise HeldElsewhere(
             f"{folder}: another run is writing into it; wait for its end, or give another "
             "hydra.run.dir (with -m: hydra.sweep.dir)"
@@ -188,28 +166,29 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             new = [name for name in names if name not in known]
             if there := [name for name in new if os.path.lexists(folder / name)]:
                 lost = ""
-                if listed and not known:  # as a power loss may leave it
+                if marker.exists() and not known:  # as a power loss may leave it
                     lost = f", or {marker}, which lists what is, is damaged"
                 raise InputError(
                     f"{folder} holds {', '.join(there)}, not written by a run of padim_lit here"
                     f"{lost}; nothing was changed: give another hydra.run.dir, or move that away"
                 )
-            os.lseek(handle, 0, os.SEEK_END)
-            os.write(handle, "".join(f"{name}\n" for name in new).encode())
-            os.fsync(handle)
+            with marker.open("ab", buffering=0) as file:
+                file.write("".join(f"{name}\n" for name in new).encode())
+                os.fsync(file)
             _sync_folder(marker.parent)
         for path in [folder, *(folder / name for name in names)]:
             remove_remnants(path)
         yield
     finally:
-        release(handle)
+        with suppress(OSError):
+            held.release()
 
 
-def hold(folder: Path) -> int | None:
+def hold(folder: Path) -> FileLock | None:
     """What `lock` gives of a run's or sweep's folder, made if missing; raises as `writing`."""
     with writing(folder):
-        (marker := folder / _MARKER).parent.mkdir(parents=True, exist_ok=True)
-        return lock(marker, os.O_CREAT)
+        (file := folder / _LOCK).parent.mkdir(parents=True, exist_ok=True)
+        return lock(file)
 
 
 def written_by_runs(folder: Path) -> set[str]:
@@ -227,57 +206,37 @@ def remove_remnants(folder: Path) -> None:
         for path in list(folder.iterdir()):
             if _NAME.fullmatch(path.name) and not path.is_symlink():
                 with suppress(OSError):
-                    _remove_remnant(path)
-
-
-def _remove_remnant(path: Path) -> None:
-    if time.time() - path.stat().st_mtime < _OLD or (handle := lock(path)) is None:
-        return
-    if fcntl is None:  # an open file cannot be removed there
-        release(handle)
-        handle = None
-    try:
-        _remove(path)
-    finally:
-        release(handle)
+                    if time.time() - path.stat().st_mtime > _OLD:
+                        _remove(path)
 
 
 def _remove(temporary: Path) -> None:
-    shutil.rmtree(f"{temporary}.d", ignore_errors=True)
-    temporary.unlink(missing_ok=True)
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
 
 
-def lock(path: Path, flags: int = 0) -> int | None:
-    """A locked descriptor of the file, opened with `flags`; None where somebody else holds it.
+def lock(path: Path) -> FileLock | None:
+    """The lock of the file, which is made if missing; None where somebody else holds it.
 
-    It is held until `release` or the end of this process, however it ends; no child inherits it.
-    Where locks do not work the descriptor comes without one.
+    It is held until its release or the end of this process, however it ends; no child inherits it.
+    Where locks do not work it comes without being held.
+
+    Raises:
+        OSError: the file cannot be made or written.
     """
-    while True:
-        handle = os.open(path, os.O_RDWR | flags, 0o666)
-        _held.add(handle)
-        try:
-            if fcntl is None:
-                raise OSError
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if not isinstance(error, BlockingIOError):  # locks do not work here
-                return handle
-            release(handle)
-            return None
-        if os.fstat(handle).st_nlink:
-            return handle
-        release(handle)  # it was removed before it was locked
-
-
-def release(handle: int | None) -> None:
-    """Give back what `lock` gave."""
-    if handle in _held:
-        _held.discard(handle)
-        if fcntl is not None:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)  # whatever copies a child just forked still has
-        os.close(handle)
+    path.open("ab").close()  # else its OSError would be taken for one of the lock
+    # A soft lock would outlive a killed process; of a file that goes two could hold one each.
+    found = FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+    try:
+        found.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError:  # locks do not work here
+        pass
+    _held.append(found)
+    return found
 
 
 def write_bytes(path: str | os.PathLike, content: bytes, lasting: bool = True) -> Path:

@@ -9,13 +9,12 @@ import pytest
 from padim_lit.system import atomic
 
 
-def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no `fcntl`."""
-    monkeypatch.setattr(atomic, "fcntl", None)
-
-
 def keep_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file that this process has open, or mapped into memory, is removed, renamed, replaced."""
+    """No file that this process has open, or mapped into memory, is removed, renamed, replaced.
+
+    `atomic` takes the system for Windows.
+    """
+    monkeypatch.setattr(atomic, "_WINDOWS", True)
     handles = Path("/proc/self/fd")
 
     def held() -> set[str]:

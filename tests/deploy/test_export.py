@@ -148,7 +148,6 @@ def test_onnx_gives_the_scores_of_the_checkpoint(here, exported, kind, batch):
 
 @pytest.mark.slow
 def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys, monkeypatch):
-    windows.no_locks(monkeypatch)
     windows.keep_open_files(monkeypatch)
     export("fisher", "format=openvino", "preprocess=true", "threshold=20")
     printed = capsys.readouterr().out

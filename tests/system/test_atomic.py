@@ -1,5 +1,8 @@
 """Nothing half-written under its own name, nobody else's file touched, one run a folder."""
 
+import errno
+import fcntl
+import gc
 import os
 import re
 import shutil
@@ -16,7 +19,9 @@ from _helpers import windows
 from padim_lit.errors import InputError
 from padim_lit.system import atomic
 from padim_lit.system.atomic import (
+    HeldElsewhere,
     atomically,
+    hold,
     private_folder,
     remove_remnants,
     run_folder,
@@ -74,11 +79,10 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["file", "folder"])
-def test_a_living_writers_remnant_stays_and_a_killed_ones_goes_after_a_day(tmp_path, writer, how):
+def test_what_a_killed_writer_left_goes_after_a_day(tmp_path, writer, how):
     process = writer(how, tmp_path / "a.bin")
-    name, *folder = there = names(tmp_path)
+    (name,) = names(tmp_path)
     assert re.fullmatch(r"\.padim_lit-[0-9a-f]{16}\.tmp", name)
-    assert folder == [f"{name}.d"] * (how == "folder")
 
     def left_after(hours: int) -> list[str]:
         then = time.time() - 3600 * hours
@@ -86,31 +90,24 @@ def test_a_living_writers_remnant_stays_and_a_killed_ones_goes_after_a_day(tmp_p
         remove_remnants(tmp_path)
         return names(tmp_path)
 
-    assert left_after(25) == there
+    assert left_after(23) == [name]  # perhaps of a living writer
     kill(process)
-    assert left_after(23) == there  # another machine may write it, whose locks are not seen
+    assert left_after(23) == [name]
     assert left_after(25) == []
 
 
-def test_where_locks_do_not_work_age_alone_decides(tmp_path, monkeypatch):
-    def none(*_):
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(atomic.fcntl, "flock", none)
-    with atomically(tmp_path / "a") as temporary:
-        temporary.write_text("whole")
-        remove_remnants(tmp_path)  # young, and perhaps of a living writer
-        assert temporary.exists()
-        then = time.time() - 25 * 3600
-        os.utime(temporary, (then, then))
-        remove_remnants(tmp_path)
-        assert not temporary.exists()
-        temporary.write_text("whole")
-    assert names(tmp_path) == ["a"]
+def test_a_remnant_of_an_earlier_version_goes(tmp_path):
+    """A folder had a file beside it."""
+    (tmp_path / (name := f".padim_lit-{'1' * 16}.tmp")).touch()
+    (folder := tmp_path / f"{name}.d").mkdir()
+    (folder / "part").touch()
+    for path in (folder, tmp_path / name):
+        os.utime(path, (0, 0))
+    remove_remnants(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_windows_removes_an_old_remnant_though_it_keeps_open_files(tmp_path, monkeypatch):
-    windows.no_locks(monkeypatch)
     windows.keep_open_files(monkeypatch)
     for name in (f".padim_lit-{'1' * 16}.tmp", "kept"):
         (tmp_path / name).touch()
@@ -121,7 +118,6 @@ def test_windows_removes_an_old_remnant_though_it_keeps_open_files(tmp_path, mon
 
 
 def test_what_a_scanner_has_open_for_a_moment_is_replaced(tmp_path, monkeypatch):
-    windows.no_locks(monkeypatch)
     windows.keep_open_files(monkeypatch)
     target = write_bytes(tmp_path / "a.csv", b"old")
     scanner = target.open("rb")
@@ -227,6 +223,53 @@ def test_a_folder_takes_one_run_at_a_time(tmp_path, writer):
         pass
     kill(process)
     with run_folder(tmp_path, []):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EIO])
+def test_where_locks_do_not_work_a_run_goes_on_without(tmp_path, writer, monkeypatch, code):
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    kill(writer("run", tmp_path))  # what it leaves is no lock of its own
+    with run_folder(tmp_path, []), run_folder(tmp_path, []):
+        pass
+
+
+def test_a_child_leaves_its_parents_locks(tmp_path):
+    """Loaders are forked, and end before the run does."""
+    with run_folder(tmp_path, []):
+        if (process := os.fork()) == 0:
+            with suppress(BaseException):
+                gc.collect()
+                for held in atomic._held:
+                    held.release(force=True)
+            os._exit(0)
+        os.waitpid(process, 0)
+        with pytest.raises(HeldElsewhere), run_folder(tmp_path, []):
+            pass
+
+
+def test_threads_of_one_process_share_no_folder(tmp_path):
+    def another() -> None:
+        with run_folder(tmp_path, []):
+            pass
+
+    with run_folder(tmp_path, []), ThreadPoolExecutor(1) as pool, pytest.raises(HeldElsewhere):
+        pool.submit(another).result()
+    another()
+
+
+def test_what_nobody_releases_is_held_to_the_end(tmp_path):
+    assert hold(tmp_path)
+    gc.collect()
+    assert hold(tmp_path) is None
+
+
+def test_a_lock_whose_file_cannot_be_made_is_none(tmp_path):
+    (tmp_path / ".hydra/padim_lit.lock").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot be written"), run_folder(tmp_path, []):
         pass
 
 
