@@ -25,11 +25,11 @@ from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images
 from padim_lit.data.trainer import require_float64
+from padim_lit.deploy.combine import adopt
 from padim_lit.deploy.predictor import Predictor, load
 from padim_lit.errors import InputError, require_kinds
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
-from padim_lit.model.detector import Detector
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge
@@ -119,7 +119,8 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
     if settings.learnt_from:
-        _adopt(model.detector, settings.learnt_from)
+        path = settings.learnt_from
+        adopt(model.detector, load_detector(path, key="learnt_from"), path)
     if settings.roi is not None:
         detector = model.detector
         detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))
@@ -136,21 +137,6 @@ def make_density(settings: Scoring) -> Callable[[int, int], Density]:
 def _nameless(node: dict[str, Any]) -> dict[str, Any]:
     """Return the node without its name: tables and folders use that, and a class brings its own."""
     return {key: value for key, value in node.items() if key != "name"}
-
-
-def _adopt(detector: Detector, path: str) -> None:
-    """Take over what a checkpoint with the same backbone and options has learnt."""
-    other, asked = load_detector(path, key="learnt_from"), spec_of(detector)
-    kept = ("proj", "dim", "proj_options", "density", "density_options")
-    wrong = differences(spec_of(other), {key: asked[key] for key in kept})
-    if wrong or other.backbone.source_sha256 != detector.backbone.source_sha256:
-        raise InputError(
-            f"learnt_from={path} is of another config: {wrong or 'other backbone weights'}; give "
-            "the same keys"
-        )
-    detector.projection.adopt(other.projection.matrix)
-    detector.density.adopt(other.density)
-    detector.provenance["learnt_from"] = path
 
 
 def make_ablation(

@@ -83,6 +83,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
         about["history"] = [{"parent": path, **step} for step in about.get("history", [])]
         if len(counts) == 1:
             whole = part
+            whole.calibration = None  # `finish` says so
             continue
         require_alike(whole, part, (paths[0], path))
         add_images(whole, part.require_state(), settings.repeats, path)
@@ -159,6 +160,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
 def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitState]:
     """Return the model, the images, and the sums over those that are not to `skip`."""
     given = GivenImages(settings)
+    given.detector.calibration = None  # `finish` says so
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
             f"ckpt={settings.ckpt} was fitted with trainer.precision={precision}: its "
