@@ -22,6 +22,7 @@ from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.calibration import BY_HAND
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.over_images import Batches, Loop, over_images
+from padim_lit.deploy.prediction import NO_SIZES
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
@@ -179,11 +180,7 @@ def size_of(detector: Detector) -> dict[str, Any]:
     try:
         return {key: detector.provenance[key] for key in ("image_size", "crop_size")}
     except KeyError:
-        raise InputError(
-            "the checkpoint does not say how its images were resized (a plain Trainer's); "
-            "fit with mode=fit, or set model.detector.provenance, "
-            "{'image_size': …, 'crop_size': …}, before trainer.save_checkpoint"
-        ) from None
+        raise InputError(NO_SIZES) from None
 
 
 def images_of(given: str, detector: Detector) -> ItemDataset:
