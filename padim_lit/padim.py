@@ -38,7 +38,7 @@ class PaDiM(LightningModule):
     Takes `Detector`'s arguments, and two by keyword alone. Batches are dicts with
     ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,), and where they are known
     ``mask`` (B,h,w) and the flags ``count_image`` and ``count_pixel`` (B,), which say in which
-    metrics an image takes part. ``digest`` (B,16) uint8 identifies each image in the moments.
+    metrics an image takes part. ``digest`` (B,16) identifies it, see `padim_lit.digests.digest`.
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
