@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.analysis.result_files import collect, left_behind, sweep_of
+from padim_lit.cli.as_fitted import as_fitted
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import as_asked, settings_of
 from padim_lit.cli.messages import one_line
@@ -58,7 +59,8 @@ def main(config: DictConfig) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        settings = settings_of(config, hydra.overrides.task)
+        typed = hydra.overrides.task
+        settings = as_fitted(settings_of(config, typed), typed)
         with _held(settings, folder):
             _run(settings, folder)
         return
@@ -81,7 +83,8 @@ def run_job(config: DictConfig, folder: Path) -> None:
         )
     try:
         jobs.join_sweep(sweep, folder)
-        settings = settings_of(config, hydra.overrides.task)
+        typed = hydra.overrides.task
+        settings = as_fitted(settings_of(config, typed), typed)
         result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
             keys, content = asdict(settings), content_of(settings)

@@ -141,11 +141,12 @@ def headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
     kinds = Counter(item.kind for item in data.test_items if item.label)
     bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    learns = f"{data.provenance['train_images']} good images to learn from, " * data.fits
     return (
-        f"{data.name}: {data.provenance['train_images']} good images to learn from, "
-        f"{len(data.test_items)} to test{bad and f' (with defects: {bad})'}. Each is seen as "
-        f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) "
-        f"describes a patch by {detector.backbone.embedding_dim} channels (C), "
+        f"{data.name}: {learns}{len(data.test_items)} to test"
+        f"{bad and f' (with defects: {bad})'}. Each is seen as {height}×{width} patches; "
+        f"{detector.backbone.name} ({detector.backbone.source}) describes a patch by "
+        f"{detector.backbone.embedding_dim} channels (C), "
         f"proj={detector.projection.name} turns these into {detector.projection.dim} numbers (D)"
     )
 
