@@ -85,8 +85,8 @@ def run(settings: Calibrate, folder: Path) -> None:
             names = " and ".join(f"{key}={name}" for key, name in learnt.items())
             raise InputError(
                 f"{what} holds {left['known']} of the {len(held)} images that the model holds, "
-                f"from which {names} may have learnt; give all of them, or good images that it "
-                "does not hold"
+                f"from which {names} may have learnt; give all of them, as in "
+                "images=[first,second], or good images that it does not hold"
             )
         # Which of them were learnt from, is not known.
         images = Subset(given.dataset, given.known_at)
@@ -131,7 +131,7 @@ def _replace(
     detector: Detector, calibration: Calibration, facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
     """Replace the detector's calibration, complete `facts`, and return the lines to print."""
-    earlier = detector.threshold
+    earlier, before = detector.threshold, detector.provenance.pop("threshold_before", None)
     detector.calibration = calibration
     facts |= {
         "false_alarm_rate": calibration.false_alarm_rate,
@@ -142,4 +142,6 @@ def _replace(
     said = [("result", describe(calibration))]
     if earlier is not None:  # other light would raise it, and hide defects
         said.append(("replaces", f"threshold {score_text(earlier)}"))
+    elif before is not None:
+        said.append(("before", f"threshold {score_text(before)}, until images joined or left"))
     return said

@@ -58,11 +58,11 @@ class Remove(GoodImages):
     """Images leave a model.ckpt, such as those that were found to be bad.
 
     Args:
-        images: those to take out: a photo, a folder or a quoted pattern
+        images: those to take out: a photo, a folder or a quoted pattern, or a list of them, [a,b]
     """
 
     mode: str = "remove"
-    images: str = MISSING
+    images: Any = MISSING
 
 
 def run_merge(settings: Merge, folder: Path) -> None:
@@ -133,7 +133,8 @@ def run(settings: Update, folder: Path) -> None:
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    finish(detector, folder, "update", facts, ("added", said), ("data", what), *given.left_out())
+    lines = ("added", said), ("data", what), *given.left_out()
+    finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
 def run_remove(settings: Remove, folder: Path) -> None:
@@ -153,7 +154,8 @@ def run_remove(settings: Remove, folder: Path) -> None:
     facts = {**given.parent, "data": what, "images": state.count, "error": error}
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
-    finish(detector, folder, "remove", facts, *said)
+    said += [("note", "a new fit on the same folders would learn them again: move the files away")]
+    finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 
 def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitState]:
