@@ -38,7 +38,7 @@ WHY_LEFT_OUT = {
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
     "mode=calibrate ckpt=... images=GOOD_IMAGES sets one, from good images that it does not hold, "
-    "or from all that it holds"
+    "or from all that it holds; mode=update and remove do it at once, with good=GOOD_IMAGES"
 )
 
 
@@ -105,7 +105,7 @@ def full_model(path: str) -> tuple[Detector, str]:
 
 
 class GivenImages:
-    """The model of ``ckpt``, and the good images that are given to it.
+    """The model of ``ckpt``, or that of another one, as `changed`, and good images given to it.
 
     Attributes:
         detector: the model.
@@ -121,12 +121,15 @@ class GivenImages:
         InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
     """
 
-    def __init__(self, settings: GoodImages) -> None:
-        self.detector, sha256 = full_model(settings.ckpt)
+    def __init__(self, settings: GoodImages, changed: "GivenImages | None" = None) -> None:
+        if changed is None:
+            self.detector, sha256 = full_model(settings.ckpt)
+            self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
+        else:
+            self.detector, self.parent = changed.detector, changed.parent
         held = self.detector.require_state().digests
         self.held = None if held is None else frozenset(digests.keys(held))
         self.gone = removed_from(self.detector)
-        self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
         if settings.images is not None:
             several = isinstance(settings.images, list)
             names = settings.images if several else [settings.images]
