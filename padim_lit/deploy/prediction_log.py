@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ from itertools import count, takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
+from padim_lit.deploy.drift import NEWEST
 from padim_lit.deploy.regions import DIGITS
 from padim_lit.errors import InputError, told
 from padim_lit.system.atomic import atomically, csv_text, write_csv, write_json, writing
@@ -60,6 +61,7 @@ class ScoredFiles:
     Attributes:
         done: the last version of each file that has a line; only with `resume`.
         counts: images by decision ("anomalous", "good", ""), and "unreadable".
+        p_values: of all images with a score, in order; with `resume` of the last `NEWEST`.
 
     Raises:
         InputError: the folder cannot be written, or holds the scores of another `model`, or of
@@ -79,6 +81,7 @@ class ScoredFiles:
         self.done: dict[str, Version] = {}
         self._resume = resume
         self.counts: Counter[str] = Counter()
+        self.p_values = deque[float | None](maxlen=NEWEST if resume else None)
         about, there = folder / "model.json", dict[str, Any]()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,7 @@ class ScoredFiles:
             row = {column: line.get(column) for column in COLUMNS}
             # Without the CSV's header.
             self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
+            self.p_values.append(row["p_value"])
         self._write(self.json, json.dumps(line) + "\n")
         if self._resume:
             self.done[version.path] = version
@@ -171,6 +175,7 @@ class ScoredFiles:
             self.counts[str(row.get("decision", "unreadable"))] += 1
             if cells is not None:
                 rows.append(cells)
+                self.p_values.append(cells["p_value"])
         write_csv(self.csv, COLUMNS, rows)
         if damaged:
             self._set_aside(damaged)

@@ -16,6 +16,7 @@ from padim_lit.analysis.result_files import (
 )
 from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
 from padim_lit.deploy.calibration import BY_HAND, expected_rate, maps_from
+from padim_lit.deploy.drift import NEWEST, changed
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
@@ -128,12 +129,14 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
     used["value"] = model.get("threshold")
     map_threshold = model.get("map_threshold")
+    p_values = [line["p_value"] for line in lines]
+    said = changed(p_values[-NEWEST if model.get("resume") else 0 :])
     described = {
         "source": model["source"],
         "paths": paths,
         "names": short_names(paths),
         "scores": [float(line["score"]) for line in lines],
-        "p": [line["p_value"] for line in lines],
+        "p": p_values,
         # Box, area and peak of each.
         "regions": [
             [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
@@ -148,7 +151,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "thresholds": [] if used["value"] is None else [used],
         "no_threshold": model["threshold_source"],
         "image_score": model["image_score"],
-        "notes": [],
+        "notes": [said] if said else [],
     }
     there = {file.name for file in folder.glob("heatmaps/*")}  # those of old days may be deleted
     names = [PurePath(str(line.get("viewer"))).name for line in lines]

@@ -73,7 +73,7 @@ function drawDrift(run, [low, high]) {
   const share = (value) => Math.round((100 * good.filter((score) => score < value).length) / good.length);
   const half = Math.min(span, n >> 1), [first, last] = [median(0, half), median(n - half, n)];
   place.append(el("p", { class: "note" }, `Scores by the time of the image files${dated ? `, ${when(0, 0, 16)} to ${when(n - 1, 0, 16)} (UTC)` : ""}, oldest to the left. Median of the first ${half}: ${first.toFixed(2)}, of the last ${half}: ${last.toFixed(2)}`
-    + (good.length ? `; these lie above ${share(first)} % and ${share(last)} % of the known good images. About 50 % is no drift; where most images are good, a median that stays above 95 % means that the line has changed` : "") + "."));
+    + (good.length ? `; these lie above ${share(first)} % and ${share(last)} % of the known good images. About 50 % is no drift` : "") + "."));
   return (threshold) => move(line, "y", y(threshold));
 }
 

@@ -612,6 +612,50 @@ def watching(monkeypatch, inbox: Path, **how) -> mode.Predict:
     )  # fmt: skip
 
 
+def dimmed(folder: Path, count: int) -> Path:
+    """So many photos in another light."""
+    for n in range(count):
+        path = save_image(folder / f"{n:03}.png", seed=n)
+        with Image.open(path) as photo:
+            photo.point([200 + value // 8 for value in range(256)]).save(path)
+    return folder
+
+
+def test_another_light_is_said_at_the_end_and_in_the_log(zygote, here, tmp_path):
+    def told(name: str, images: Path) -> str:
+        result = predict(zygote, here, name, f"images={images}", "overlays=none")
+        assert result.code == 0, result.err
+        (said,) = json.loads((here / name / "predict.json").read_text())["notes"] or [""]
+        assert build([here / name])["scored"][0]["notes"] == ([said] if said else [])
+        for text in (result.out + result.err, (here / name / "run.log").read_text()):
+            assert " ".join(text.split()).count("good photos that the model knows") == bool(said)
+        return said
+
+    assert told("few", dimmed(tmp_path / "few", 4)) == ""
+    assert told("usual", here / "data/train/good") == ""
+    said = told("dimmed", dimmed(tmp_path / "light", 6))
+    assert said.startswith("6 of the last 6 photos score above 95% of the good photos")
+    assert "another light, camera or lot? (or most are defective)" in said
+
+
+def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(here)
+    inbox = tmp_path / "inbox"
+    shutil.copytree(here / "data/train/good", inbox)
+    settings = watching(monkeypatch, inbox, overlays="none")
+    assert mode.run(settings, tmp_path / "scored")["notes"] == [] == caplog.messages
+    for path in dimmed(tmp_path / "light", 30).iterdir():
+        path.rename(inbox / f"later_{path.name}")
+    for again in (1, 0):  # going on it knows the last ones, and nothing new comes
+        caplog.clear()
+        (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+        assert end.startswith("20 of the last 20 photos score above")
+        (*first, last) = [text for text in caplog.messages if "the good photos" in text]
+        assert last == end and len(first) == again
+        assert not again or first[0].startswith("11 of the last 20 photos")
+    assert build([tmp_path / "scored"])["scored"][0]["notes"] == [end]
+
+
 # --- The parts -------------------------------------------------------------------------------
 
 
