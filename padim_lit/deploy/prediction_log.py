@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 # What a run writes at its end. An earlier run's are deleted first, in case this one is killed.
 SUMMARIES = ("coco.json", "predict.json")
-COLUMNS = ("path", "score", "p_value", "decision", "picture")
+COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
+# Not in every line.
+OPTIONAL = COLUMNS[4:]
 #: Errors of reading a file that is not as it was written.
 _DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
@@ -73,7 +75,7 @@ class ScoredFiles:
     >>> log.add(Version("a.png", 10, 0), {"score": 4.5, "p_value": 0.01, "decision": "anomalous"})
     >>> log.close()
     >>> (folder / "predictions.csv").read_text().splitlines()
-    ['path,score,p_value,decision,picture', 'a.png,4.5,0.01,anomalous,']
+    ['path,score,p_value,decision,picture,at,threshold,mask', 'a.png,4.5,0.01,anomalous,,...,,']
     """
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:
@@ -166,7 +168,7 @@ class ScoredFiles:
         for number, line in enumerate(_whole_lines(self.json), start=1):
             whole += len(line)
             try:
-                row = {"picture": None, **json.loads(line)}
+                row = {**dict.fromkeys(OPTIONAL), **json.loads(line)}
                 cells = None if "error" in row else {column: row[column] for column in COLUMNS}
                 self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
             except _DAMAGED:

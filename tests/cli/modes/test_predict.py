@@ -32,9 +32,10 @@ from padim_lit.deploy import predictor
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import Prediction
-from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
+from padim_lit.deploy.prediction_log import COLUMNS, ScoredFiles, Version, read_lines
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import csv_text
 from padim_lit.viewer.content import build
 from padim_lit.visualization.overlay import boxed, caption_of, colours, contour, side_by_side
 from padim_lit.visualization.panels import GAP
@@ -201,6 +202,8 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
         found = model(here / row["path"])
         assert float(row["score"]) == line["score"] == pytest.approx(found.score, rel=1e-5)
         assert row["decision"] == ("anomalous" if line["score"] >= line["threshold"] else "good")
+        assert float(row["threshold"]) == line["threshold"] and row["at"] == line["at"]
+        assert row["mask"] == ""
     # 000.png is there twice, in good/ and in crack/.
     pictures = sorted((folder / "heatmaps").glob("*.png"))
     assert len(pictures) == 7
@@ -232,9 +235,10 @@ def test_regions_are_data_for_the_next_program(zygote, here):
     assert [i["file_name"] for i in found["images"]] == ["a/é.png", "b/b.png"]
     assert Path(found["info"]["root"]) == here / "odd"
     regions = 0
-    for line, image in zip(lines(folder), found["images"], strict=True):
+    for line, row, image in zip(lines(folder), rows(folder), found["images"], strict=True):
         size = pixels(here / line["path"]).shape[::-1]
         assert size == (line["width"], line["height"]) == (image["width"], image["height"])
+        assert (folder / row["mask"]).samefile(folder / line["mask"])
         map, mask = pixels(folder / line["map"]), pixels(folder / line["mask"])
         assert map.shape == mask.shape == size[::-1] and map.dtype == np.float32
         assert np.nanmax(map) <= line["score"] and np.isnan(map[0, 0])  # cut off by the crop
@@ -724,7 +728,7 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         assert len(again.done) == content[:cut].count(b"\n") == again.counts.total()
         assert whole.read_bytes() == content[: content[:cut].rfind(b"\n") + 1]
         assert table.read_bytes() == (
-            cells if version.path in again.done else b"path,score,p_value,decision,picture\n"
+            cells if version.path in again.done else csv_text(COLUMNS, ()).encode()
         )
     with pytest.raises(InputError, match="another model"):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
