@@ -133,6 +133,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     said = changed(p_values[-NEWEST if model.get("resume") else 0 :])
     described = {
         "source": model["source"],
+        "model": model.get("model_sha256"),
         "paths": paths,
         "names": short_names(paths),
         "scores": [float(line["score"]) for line in lines],

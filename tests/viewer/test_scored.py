@@ -208,6 +208,32 @@ def test_decisions_are_exported_at_the_threshold(view, folder):
     assert view.complaints() == []
 
 
+def test_many_folders_are_one_table_whose_rows_lead_to_them(opened, folder, tmp_path):
+    for name in ("night1", "night2"):
+        shutil.copytree(folder, tmp_path / name)
+    empty = write_scored(tmp_path / "none")
+    (empty / "predictions.jsonl").write_text("")
+    rewritten(tmp_path / "night2", {"threshold": 15.0, "model_sha256": "abc"}, p_value=0.5)
+    main([str(tmp_path), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    shown = view.js(
+        "[...document.querySelectorAll('#folders tbody tr')].map((r) => "
+        "[...r.cells].map((cell) => cell.firstChild.textContent))"
+    )
+    times = ["2001-09-09 01:46"] * 2
+    assert shown == [
+        ["night1", *times, "30", "16", "53.3 %", "1", "0.25", "—"],
+        ["night2", *times, "30", "10", "33.3 %", "0", "0.5", "abc"],
+        ["none", "—", "—", "0", "0", "—", "0", "—", "—"],
+    ]
+    view.js("document.querySelectorAll('#folders .open')[1].click()")
+    assert view.js("document.activeElement.value") == "1"
+    assert texts(view, "#tally")[0].startswith("10 of 30 images called defective at 15")
+    assert view.complaints() == []
+    main([str(folder), "--out", str(tmp_path / "v.html")])
+    assert 'id="folders"' not in (tmp_path / "v.html").read_text()
+
+
 def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
     write_scored(tmp_path / "evil", EVIL.replace("/", "|"))
     (tmp_path / "v.html").write_text(render(build([tmp_path])))
