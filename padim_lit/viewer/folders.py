@@ -129,6 +129,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
     used["value"] = model.get("threshold")
     map_threshold = model.get("map_threshold")
+    good = model.get("good_scores") or []
     p_values = [line["p_value"] for line in lines]
     said = changed(p_values[-NEWEST if model.get("resume") else 0 :])
     described = {
@@ -138,6 +139,8 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "names": short_names(paths),
         "scores": [float(line["score"]) for line in lines],
         "p": p_values,
+        # Of a score above those of all good images; with more of them it may be less.
+        "least_p": 1 / (1 + len(good)) if good else 0,
         # Box, area and peak of each.
         "regions": [
             [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
@@ -147,7 +150,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "times": [line["mtime_ns"] // 10**6 for line in lines],  # as JavaScript counts them
-        "good": model.get("good_scores") or [],
+        "good": good,
         "unreadable": len(rows) - len(lines),
         "thresholds": [] if used["value"] is None else [used],
         "no_threshold": model["threshold_source"],

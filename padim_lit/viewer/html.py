@@ -11,7 +11,7 @@ from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import DRAWN, curves, files
 from padim_lit.report.page import assemble, inline, to_script
 from padim_lit.report.tables import Cell, Table, fact
-from padim_lit.report.text import share, size
+from padim_lit.report.text import brief, share, size
 from padim_lit.system.console import MISSING, count
 
 SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
@@ -87,16 +87,16 @@ def _folder(one: Mapping[str, Any]) -> dict[str, Cell]:
     for mark in one["thresholds"]:
         called = sum(score >= mark["value"] for score in one["scores"])
     rate = called / images if called is not None and images else None
-    known = [p for p in one["p"] if p is not None]
+    middle = median(known) if (known := [p for p in one["p"] if p is not None]) else None
     return {
         "folder": Cell(one["name"]),
         "first image": _time(min(one["times"], default=None)),
         "last image": _time(max(one["times"], default=None)),
         "images": fact(images, str),
         "called defective": fact(called, str),
-        "share": fact(rate, lambda share: f"{100 * share:.1f} %"),
+        "share": fact(rate, lambda part: f"{100 * part:.1f} %"),
         "unreadable": fact(one["unreadable"], str),
-        "median p-value": fact(median(known) if known else None),
+        "median p-value": fact(middle, lambda p: "≤ " * (p <= one["least_p"]) + brief(p)),
         "model": Cell(one["model"] or MISSING),
     }
 

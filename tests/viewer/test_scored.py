@@ -100,11 +100,11 @@ def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
     defective = [f"{score:.2f}" for score in high if score >= THRESHOLD]
     assert shown(view) == defective and len(defective) == 16
     (tally,) = texts(view, "#tally")
-    assert tally.startswith("16 of 30 images called defective at 12 (53.3 %); 0.0 % of the 100")
+    assert tally.startswith("16 of 30 images called defective at 12 (53.3 %); 0 of the 100 known")
     assert tally.endswith("1 file could not be read.")
     choose(view, "input[name=exact]", 9)
     assert texts(view, "#tally")[0].startswith(
-        "22 of 30 images called defective at 9, set by hand (73.3 %); 40"
+        "22 of 30 images called defective at 9, set by hand (73.3 %); 40 of the 100"
     )
     choose(view, "#pick [name=decided]", "good")
     assert listed(view) == [f"{score:.2f}" for score in high if score < 9] and shown(view) == []
@@ -117,6 +117,21 @@ def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
     choose(view, "#pick [name=text]", "07.PNG")
     assert listed(view) == [f"{scores[7]:.2f}"]
     assert view.complaints() == []
+
+
+def test_the_least_p_value_is_no_more_than_a_bound(opened, folder, tmp_path):
+    least = 1 / (1 + len(json.loads((folder / "model.json").read_text())["good_scores"]))
+    for name in ("run", "other"):
+        rewritten(shutil.copytree(folder, tmp_path / name), {}, p_value=least)
+    rewritten(tmp_path / "other", {}, p_value=2 * least)
+    main([str(tmp_path), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    cells = "[...new Set([...document.querySelectorAll('#list tbody tr')].map(r => "
+    cells += "r.cells[2].textContent))]"
+    assert texts(view, "#folders td:nth-child(8)") == ["0.0198", "≤ 0.0099"]
+    assert view.js(cells) == ["0.0198"]
+    choose(view, "#chosen select", 1)
+    assert view.js(cells) == ["≤ 0.0099"]
 
 
 def test_a_picture_opens_with_its_regions(view, folder):

@@ -19,13 +19,13 @@ function picked(run, threshold) {
 function drawScored(run, threshold) {
   const called = run.scores.filter((score) => score >= threshold).length, all = run.scores.length;
   const undecided = Number.isNaN(threshold), said = undecided ? `${count(all, "image")}, undecided until the slider is moved` : `${called} of ${count(all, "image")} called defective at ${named(threshold)}${all ? ` (${((100 * called) / all).toFixed(1)} %)` : ""}`;
-  const alarms = run.good.length && !undecided ? `; ${((100 * run.good.filter((score) => score >= threshold).length) / run.good.length).toFixed(1)} % of the ${run.good.length} known good images score as high` : "";
+  const alarms = run.good.length && !undecided ? `; ${run.good.filter((score) => score >= threshold).length} of the ${run.good.length} known good images score as high` : "";
   byId("tally").textContent = `${said}${alarms}${run.unreadable ? `; ${count(run.unreadable, "file")} could not be read` : ""}.`;
   const found = picked(run, threshold), at = new Map((run.pictures?.items || []).map((item, i) => [item.index, i]));
   const columns = [{ name: "image", word: true }, { name: "score" }, { name: "p-value" }, { name: "decision", word: true }, { name: "regions as scored" }, { name: "largest, pixels" }];
   byId("list").replaceChildren(table(`${found.length > SHOWN ? `The first ${SHOWN} of ` : ""}${count(found.length, "image")}`, columns, found.slice(0, SHOWN).map((i) => {
     const [regions, p] = [run.regions[i], run.p[i]], largest = Math.max(0, ...regions.map((region) => region[4]));
-    return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: brief(p), value: p }, decision(run.scores[i], threshold), ...(run.map_threshold == null ? ["—", "—"] : [{ text: regions.length, value: regions.length }, { text: brief(largest), value: largest }])];
+    return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: (p <= run.least_p ? "≤ " : "") + brief(p), value: p }, decision(run.scores[i], threshold), ...(run.map_threshold == null ? ["—", "—"] : [{ text: regions.length, value: regions.length }, { text: brief(largest), value: largest }])];
   })));
   [...byId("list").querySelectorAll("tbody tr")].forEach((row, n) => {
     if (!at.has(found[n])) return;
