@@ -26,6 +26,8 @@ SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
 # Not in every line.
 OPTIONAL = COLUMNS[4:]
+# What a user may have changed, of what all scores depend on.
+NAMED = {"model_sha256": "model", "threshold": "threshold", "source": "source"}
 #: Errors of reading a file that is not as it was written.
 _DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
@@ -98,7 +100,7 @@ class ScoredFiles:
             watched = there.pop("resume", False)
             if self.json.exists() and there != model:
                 raise InputError(
-                    f"{folder} holds scores of another model, threshold or source; give another "
+                    f"{folder} holds scores of another {_apart(there, model)}; give another "
                     "hydra.run.dir, or delete the folder, and with it these scores"
                 )
             if watched and not resume:
@@ -198,6 +200,20 @@ class ScoredFiles:
             f"{self.json}: line {min(damaged)}{more} cannot be read, as after a power loss; all "
             f"others stay, images of these are scored again, and {beside} is the file as it was"
         )
+
+
+def _apart(there: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """Return which of `NAMED` differ, and how; all of them where none does."""
+
+    def said(value: Any) -> str:
+        return f"{value:.9g}" if isinstance(value, float) else str(value)  # all of a float32
+
+    found = [
+        f"{name} ({said(there.get(key))}, now {said(model.get(key))})"
+        for key, name in NAMED.items()
+        if there.get(key) != model.get(key)
+    ]
+    return " and ".join(found) or "model, threshold or source"
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -274,9 +274,17 @@ def test_an_archive_of_another_model_threshold_or_source_is_not_wiped(zygote, he
     folder = here / "archive"
     names = ("predictions.jsonl", "predict.json", "coco.json", "model.json")
     before = {name: (folder / name).read_bytes() for name in names}
-    for other in (["images=data/test/good"], ["images=data/test", "threshold=3"]):
+    own = json.loads(before["model.json"])["threshold"]
+    for other, said in (
+        (["images=data/test/good"], "another source (data/test, now data/test/good); give"),
+        (["images=data/test", "threshold=3"], f"another threshold ({own:.9g}, now 3); give"),
+        (
+            ["images=data/train", "threshold=3"],
+            "now 3) and source (data/test, now data/train); give",
+        ),
+    ):
         result = predict(zygote, here, "archive", *other)
-        assert result.code == 1 and "give another hydra.run.dir" in result.err, result.err
+        require_one_clear_line(result, (said, "give another hydra.run.dir"))
         assert before == {name: (folder / name).read_bytes() for name in names}
     assert predict(zygote, here, "archive", "images=data/test").code == 0
 
@@ -297,8 +305,9 @@ def test_a_model_is_known_by_its_content(zygote, here):
     moved = shutil.copy(model, here / "deployed/copy.ckpt")
     assert predict(zygote, here, "deploy", *args, f"ckpt={moved}").code == 0
     save_detector(load_detector(model), Path(model))  # the same fit in other bytes
+    other = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
     result = predict(zygote, here, "deploy", *args)
-    assert result.code == 1 and "another model, threshold or source; give another" in result.err
+    assert result.code == 1 and f"another model ({sha256}, now {other}); give" in result.err
     assert "delete the folder, and with it these scores" in result.err
 
 
