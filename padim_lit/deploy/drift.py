@@ -17,14 +17,15 @@ def changed(p_values: Collection[float | None]) -> str:
     asks.
 
     Args:
-        p_values: see `padim_lit.deploy.calibration.p_value`; None is not known, hence not high.
+        p_values: see `padim_lit.deploy.calibration.p_value`; None, or anything that a damaged file
+            has in its place, is not high.
 
     >>> changed([0.004, 0.004, 0.01, 0.05, 0.3, 0.8])
     '4 of the last 6 photos score above 95% of the good photos that the model knows: another ...'
     >>> changed([0.004] * 4), changed([0.004, 0.06] * 10), changed([None] * 20)
     ('', '', '')
     """
-    high, total = sum(p is not None and p <= HIGH for p in p_values), len(p_values)
+    high, total = sum(isinstance(p, float) and p <= HIGH for p in p_values), len(p_values)
     if total < LEAST or 2 * high <= total:
         return ""
     return (

@@ -127,10 +127,10 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     lines = [row for row in rows if "error" not in row]  # in the order of scoring
     paths = [line["path"] for line in lines]
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
-    used["value"] = model.get("threshold")
+    used["value"] = _number(model.get("threshold"))
     map_threshold = model.get("map_threshold")
     good = model.get("good_scores") or []
-    p_values = [line["p_value"] for line in lines]
+    p_values = [_number(line["p_value"]) for line in lines]
     said = changed(p_values[-NEWEST if model.get("resume") else 0 :])
     described = {
         "source": model["source"],
@@ -170,6 +170,10 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     scales = [_colours(lines[one.index]) for one in pictures]
     described["scale"] = scales[0] if scales and scales.count(scales[0]) == len(scales) else None
     return described, pictures, len(shown) - len(pictures)
+
+
+def _number(said: Any) -> float | None:
+    return None if said is None else float(said)
 
 
 def _colours(said: Mapping[str, Any]) -> list[float] | None:

@@ -261,6 +261,9 @@ def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
         ("model.json", "[]"), ("model.json", "{}"), ("model.json", '{"source": 1}'),
         ("predictions.jsonl", "{}\n"), ("predictions.jsonl", "[\n"),
         ("predictions.jsonl", '{"path": "a", "mtime_ns": 1, "score": "x", "p_value": null}\n'),
+        ("predictions.jsonl", '{"path": "a", "mtime_ns": 1, "score": 1, "p_value": "x"}\n'),
+        ("model.json", '{"source": "a", "threshold_source": "b", "image_score": "max", '
+         '"threshold": "x"}'),
         ("predictions.jsonl",
          '{"path": "a", "mtime_ns": 1, "score": NaN, "p_value": null, "regions": []}\n'),
         ("heatmaps/5.npz", "PK"),
