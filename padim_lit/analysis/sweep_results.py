@@ -371,6 +371,11 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
     return out
 
 
+def planted(constants: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric counts defects that were painted on good images."""
+    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
+
+
 def sd(values: np.ndarray) -> float:
     """Standard deviation over seeds (n − 1); NaN for one seed."""
     return float(values.std(ddof=1)) if len(values) > 1 else np.nan

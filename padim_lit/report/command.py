@@ -9,12 +9,12 @@ from typing import Any
 
 from padim_lit.analysis.published import contradictions
 from padim_lit.analysis.result_files import find, read_distortion
-from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
+from padim_lit.analysis.sweep_results import NoSweepError, planted, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
 from padim_lit.report.content import ABLATION_ALARM_RATE, describe
-from padim_lit.report.figures import DRAWN, FIGURES, draw, planted, several, stem
+from padim_lit.report.figures import DRAWN, FIGURES, draw, several, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.pictures import PICTURES, about, embed
 from padim_lit.system.atomic import write_bytes, write_text

@@ -15,11 +15,11 @@ from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import SOURCES, published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
-from padim_lit.analysis.sweep_results import SweepFolder, labels, sd
+from padim_lit.analysis.sweep_results import SweepFolder, labels, planted, sd
 from padim_lit.analysis.table1 import BASE, base_of, short, with_base, with_means
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
-from padim_lit.report.figures import DRAWN, claimed, planted
+from padim_lit.report.figures import DRAWN, claimed
 from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 

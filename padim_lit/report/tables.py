@@ -7,9 +7,10 @@ from typing import Any
 
 from padim_lit.analysis.published import SOURCES
 from padim_lit.analysis.separation import MEASURED
+from padim_lit.analysis.sweep_results import planted
 from padim_lit.analysis.table1 import BASE
 from padim_lit.metric_names import METRICS
-from padim_lit.report.figures import planted, several
+from padim_lit.report.figures import several
 from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
