@@ -211,10 +211,12 @@ def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[st
     counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
         "data": data.name,
+        "data_sha256": data.sha256,
         **{key: data.provenance.get(key) for key in ("split_seed", *counts, "pixel_truth")},
         **data.size,
         "backbone": backbone.name,
         "weights": backbone.source,
+        "weights_sha256": backbone.source_sha256,
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **look_of(backbone),

@@ -33,6 +33,7 @@ from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
 from padim_lit.system.console import never_fail_to_print, print_facts, print_line
 from padim_lit.system.memory import keep_freed_memory
+from padim_lit.system.versions import commit
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ QUIET = (
 
 def main(config: DictConfig) -> None:
     """Hydra's task: one run, or one job of a sweep."""
+    commit()  # what this process runs
     keep_freed_memory()  # here, because launchers run each job in a process of its own
     hydra = HydraConfig.get()
     os.chdir(hydra.runtime.cwd)  # paths are from where they were typed, whatever hydra.job.chdir is

@@ -80,6 +80,7 @@ class AnomalyData(LightningDataModule):
     Attributes:
         name, provenance, notes: as in `Split`, completed with what was found here.
         train_items, test_items: what is loaded.
+        sha256: of `content` wherever it lies; None beyond `full_check`, where not all is read.
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
         photo_sizes: (h, w) of the training photos, or of 100 of them; without any the test's.
@@ -128,13 +129,13 @@ class AnomalyData(LightningDataModule):
         if not self.look:
             self.train_items = list(split.train)
             return
-        items, states, pictures = look_at(
-            [*split.train, *split.test], self.resize_crop, self._read_fully(split)
-        )
+        read = self._read_fully(split)
+        items, states, pictures = look_at([*split.train, *split.test], self.resize_crop, read)
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
         if self.fits:
             _require_enough(split.name, len(self.train_items), " different")
+        self.sha256 = None if read is None else self.content(where=False)[:12]
         counts = {"train_images": len(self.train_items), **count_tests(split.test), **repeats}
         if any(item.group for item in self.test_items):
             counts["test_groups"] = len({item.part for item in self.test_items})
@@ -158,8 +159,12 @@ class AnomalyData(LightningDataModule):
         """Return what a fit notes of its data: name, provenance, sizes."""
         return {"data": self.name, **self.provenance, **self.size}
 
-    def content(self) -> str:
-        """Return a digest of all images, masks, labels and names; other data have another."""
+    def content(self, where: bool = True) -> str:
+        """Return a digest of all images, masks, labels and names; other data have another.
+
+        Args:
+            where: their folders count too.
+        """
         found = hashlib.sha256()
         for part in (self.train_items, self.test_items):
             found.update(f"{len(part)} images".encode())  # or one could change sides unseen
@@ -167,7 +172,8 @@ class AnomalyData(LightningDataModule):
                 files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
                 about = [item.kind, item.mask_threshold, item.plant_seed, item.count_image]
                 about += [item.group] if item.group else []
-                found.update(json.dumps([str(item.path), files, about]).encode())
+                name = str(item.path) if where else item.path.name
+                found.update(json.dumps([name, files, about]).encode())
         return found.hexdigest()
 
     def train_dataloader(self) -> DataLoader:

@@ -177,6 +177,7 @@ class FitRun:
             **at_threshold(settings.false_alarm_rate, data, detector, scores),
             **data.size,
             "data": data.name,
+            "data_sha256": data.sha256,
             **{f"data/{key}": value for key, value in counted.items()},
             **written_with(device),
             "notes": notes,
