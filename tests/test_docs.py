@@ -117,6 +117,17 @@ def test_all_other_python_of_the_librarys_page_runs(tmp_path, monkeypatch):
     assert loaded.threshold and exported(tmp_path / "part.onnx")
 
 
+def test_the_table_for_latex_is_made_from_a_sweep(tmp_path, monkeypatch, capsys):
+    code = python_of("docs/sweeps.md")[0]
+    (tmp_path / "sweep.csv").write_text(
+        "proj,dim,seed,test/image_auroc\njl,50,0,0.9\njl,50,1,0.8\nhash,50,0,0.7\nhash,50,1,0.7\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    rows = r"jl & 50 & 0.850 $\pm$ 0.071 \\", r"hash & 50 & 0.700 $\pm$ 0.000 \\"
+    assert capsys.readouterr().out.splitlines() == [*rows]
+
+
 def test_the_classes_of_the_page_on_ones_own_are_the_examples():
     examples = "".join(file.read_text() for file in (ROOT / "examples").glob("own_*.py"))
     shown = re.findall(

@@ -56,13 +56,16 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
     Raises InputError where it has no test images and `test` needs them.
     """
-    data = instantiate(
-        settings.data, **size, **{key: getattr(settings, key) for key in READING_KEYS}
-    )
+    how = {key: getattr(settings, key) for key in READING_KEYS}
+    data = instantiate(settings.data, **size, **how, fits=_fits(settings))
     require_kinds((data, AnomalyData))
     if test:
         data.require_test()
     return data
+
+
+def _fits(settings: Settings) -> bool:
+    return settings.mode != "fit" or getattr(settings, "ckpt", None) is None
 
 
 def content_of(settings: Settings) -> dict[str, str]:
@@ -70,7 +73,8 @@ def content_of(settings: Settings) -> dict[str, str]:
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
-        found["data"] = instantiate(settings.data, **size, look=False).content()
+        data = instantiate(settings.data, **size, look=False, fits=_fits(settings))
+        found["data"] = data.content()
     values = {**vars(settings), "weights": settings.backbone.get("weights")}
     for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images", "good"):
         given = values.get(key)
@@ -102,7 +106,8 @@ def make_backbone(settings: Embedding) -> Backbone:
 
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
-    require_regular(settings, settings.dim, data)
+    if data.fits:
+        require_regular(settings, settings.dim, data)
     if settings.roi is not None and settings.rotations > 1:
         raise InputError(
             f"roi={settings.roi} lies still, and rotations={settings.rotations} turns what it "
@@ -192,10 +197,12 @@ def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[st
     counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
         "data": data.name,
+        "data_sha256": data.sha256,
         **{key: data.provenance.get(key) for key in ("split_seed", *counts, "pixel_truth")},
         **data.size,
         "backbone": backbone.name,
         "weights": backbone.source,
+        "weights_sha256": backbone.source_sha256,
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **look_of(backbone),
