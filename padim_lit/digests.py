@@ -16,7 +16,7 @@ BYTES = 16
 
 
 def digest(pixels: np.ndarray) -> Tensor:
-    """(16,) uint8 of an image (h,w,3) uint8."""
+    """Return (16,) uint8 of an image (h,w,3) uint8: what ``digest`` of a batch holds of each."""
     text = f"{pixels.shape}".encode() + np.ascontiguousarray(pixels).tobytes()
     return torch.frombuffer(
         bytearray(hashlib.blake2b(text, digest_size=BYTES).digest()), dtype=torch.uint8

@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import torch
@@ -34,10 +35,10 @@ class PaDiM(LightningModule):
     ``test_step`` and ``predict_step`` return ``score`` (B,) and ``map`` (B,h,w), Mahalanobis
     distances, not squared, ``path`` and, where there is a threshold, ``is_anomalous`` (B,).
 
-    Takes `Detector`'s arguments, ``calibration`` and ``false_alarm_rate``. Batches are dicts with
+    Takes `Detector`'s arguments, and two by keyword alone. Batches are dicts with
     ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,), and where they are known
     ``mask`` (B,h,w) and the flags ``count_image`` and ``count_pixel`` (B,), which say in which
-    metrics an image takes part. ``digest`` (B,16) uint8 identifies each image in the moments.
+    metrics an image takes part. ``digest`` (B,16) identifies it, see `padim_lit.digests.digest`.
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
@@ -120,7 +121,7 @@ class PaDiM(LightningModule):
             state = state.reduce(summed, partial(of_all_ranks, ranks=self.trainer.world_size))
         self.detector.set_state(state)
         self.trainer.should_stop = True  # a second pass would gather the same
-        # Now, and not at the fit's end, so that what callbacks save has a threshold.
+        # Now, so that it is in what callbacks save: ModelCheckpoint's turn is after this hook.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:
             with as_it_runs(self.trainer):
@@ -204,7 +205,7 @@ class PaDiM(LightningModule):
         cls, checkpoint_path: Any, map_location: Any = "cpu", strict=True, weights_only=True
     ) -> "PaDiM":
         """Rebuild a fitted model on a device; its file is always read strictly, as data alone."""
-        device = "cpu" if map_location is None else as_device(map_location, "map_location")
+        device = as_device(map_location or "cpu", "map_location")
         model = cls.__new__(cls)
         LightningModule.__init__(model)
         model._hold(load_detector(checkpoint_path))
@@ -215,3 +216,10 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             for buffer in learnt.buffers():
                 buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
+
+
+# For help: `Detector`'s parameters, then by keyword alone the class's own.
+_shown = list(signature(Detector.__init__).parameters.values())
+for _key in PaDiM.__annotations__:
+    _shown.append(Parameter(_key, Parameter.KEYWORD_ONLY, default=getattr(PaDiM, _key)))
+PaDiM.__init__.__signature__ = Signature(_shown)  # type: ignore[attr-defined]

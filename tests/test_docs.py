@@ -12,9 +12,11 @@ import torch
 from _helpers.cli import ROOT, environment
 from _helpers.fits import fitted_detector
 from _helpers.tables import long_table
+from _helpers.trees import build_tree, save_image
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+import padim_lit
 from padim_lit import __version__
 from padim_lit.checkpoint.state import save_detector
 from padim_lit.cli import config
@@ -23,6 +25,7 @@ from padim_lit.cli.modes.serve import Serve
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.targets import allow
 from padim_lit.deploy.calibration import FALSE_ALARM_RATE, Measured, calibrate
+from padim_lit.deploy.export import exported
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 # Their packages may not be there, or what follows is no list of settings.
@@ -78,17 +81,51 @@ def test_defaults_are_those_of_the_page():
     assert Serve.host == "127.0.0.1"  # serve.md: at this machine alone
 
 
+def python_of(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
 @pytest.mark.parametrize("highest", [2, 2e6], ids=["defective", "good"])
 def test_the_first_python_of_a_page_runs(tmp_path, monkeypatch, page, highest):
-    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)[0]
+    code = python_of(page)[0]
     detector, scores = fitted_detector(), torch.linspace(1, highest, 99)
     detector.calibration = calibrate(Measured(scores, scores))
     detector.provenance = {"image_size": 64, "crop_size": 64}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as a page does; undone afterwards
     save_detector(detector, "model.ckpt")
     Image.new("RGB", (64, 64)).save("part.png")
     exec(code, {})
+
+
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="torch.onnx of torch 2.6 fails, see test_export.py"
+)
+def test_all_other_python_of_the_librarys_page_runs(tmp_path, monkeypatch):
+    build_tree(tmp_path / "my_parts", train=5, test={"good": 1, "crack": 1})
+    for i in range(10):
+        folder = ("new_parts", "fresh_parts")[i % 2]
+        save_image(tmp_path / folder / "train/good" / f"{i}.png", seed=1000 + i)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as the page does; undone afterwards
+    known = {}
+    for code in python_of("docs/library.md")[1:]:
+        exec(code, known)
+    loaded = padim_lit.load("updated.ckpt")
+    assert loaded.detector.count == 10 and loaded.calibration.unseen == 5
+    assert loaded.threshold and exported(tmp_path / "part.onnx")
+
+
+def test_the_table_for_latex_is_made_from_a_sweep(tmp_path, monkeypatch, capsys):
+    code = python_of("docs/sweeps.md")[0]
+    (tmp_path / "sweep.csv").write_text(
+        "proj,dim,seed,test/image_auroc\njl,50,0,0.9\njl,50,1,0.8\nhash,50,0,0.7\nhash,50,1,0.7\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    rows = r"jl & 50 & 0.850 $\pm$ 0.071 \\", r"hash & 50 & 0.700 $\pm$ 0.000 \\"
+    assert capsys.readouterr().out.splitlines() == [*rows]
 
 
 def test_the_classes_of_the_page_on_ones_own_are_the_examples():

@@ -8,6 +8,7 @@ from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from _helpers.trees import build_tree
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    Callback,
     ModelCheckpoint,
 )
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -983,3 +985,25 @@ def test_ranks_with_other_numbers_of_batches_are_refused():
 def test_a_trainer_without_bars_shows_none(tmp_path, capsys):
     trainer(tmp_path).fit(make(Fisher), batches(8))
     assert "━" not in capsys.readouterr().out
+
+
+def test_help_shows_the_detectors_parameters_and_the_two_of_the_fits_end():
+    shown, detectors = (signature(one).parameters for one in (PaDiM, Detector))
+    own = {"calibration": 500, "false_alarm_rate": None}
+    assert list(shown) == [*detectors, *own]
+    assert all(shown[name] == detectors[name] for name in detectors)
+    assert {name: shown[name].default for name in own} == own
+
+
+def test_callbacks_see_a_fitted_model_from_the_train_end_on(tmp_path):
+    class Looks(Callback):
+        seen: ClassVar[list] = []
+
+        def on_train_epoch_end(self, trainer, model):
+            self.seen.append(model.detector.count)
+
+        def on_train_end(self, trainer, model):
+            self.seen.append((model.detector.count, model.detector.threshold is not None))
+
+    trainer(tmp_path, callbacks=[Looks()]).fit(make(), batches(4))
+    assert Looks.seen == [0, (4, True)]

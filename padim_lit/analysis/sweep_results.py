@@ -307,7 +307,8 @@ def pooled(
         x, y = (sweep.points(*method, metric, own) for method in (a, b))
         rx, ry = (sweep.resamples(*method, metric, own) for method in (a, b))
         images = tuple(sweep.constants.get(key) for key in SAME_IMAGES)
-        parts.append((x - y, None if rx is None or ry is None else rx - ry, images, tuple(own)))
+        kept = rx is not None and ry is not None and rx.shape == ry.shape
+        parts.append((x - y, rx - ry if kept else None, images, tuple(own)))
     found = pooled_difference(parts)
     if found.low is None or found.high is None:  # as of all that is no AUROC: no resamples
         return found
@@ -340,6 +341,15 @@ def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
     return mean
 
 
+def joined(sweep: SweepFolder, other: SweepFolder, name: str) -> SweepFolder:
+    """Add the projections of a sweep on the same images, with `name` before theirs."""
+    rows = sweep.rows + tuple(replace(row, proj=name + row.proj) for row in other.rows)
+    both = replace(sweep, rows=rows)
+    resamples = {name + key: kept for key, kept in other._resamples.items()}
+    both.__dict__["_resamples"] = sweep._resamples | resamples  # in place of a file's
+    return both
+
+
 def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -> list[str]:
     """Name each sweep by its data and backbone, and by whatever else tells it from the others."""
     names = [f"{folder.data}, {folder.backbone}" for folder in folders]
@@ -349,16 +359,21 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
         more = []
         for keys in (settings, folder.typed):
             # Options of a density are said only where sweeps of that density differ in them.
-            own = [f for f in alike if _same(f, folder, "density")]
+            own = [f for f in alike if same(f, folder, "density")]
             among = {key: own if key.startswith("density/") else alike for key in keys}
-            differing = [k for k in keys if not all(_same(f, folder, k) for f in among[k])]
+            differing = [k for k in keys if not all(same(f, folder, k) for f in among[k])]
             values = ((key.removeprefix("data/"), folder.constants.get(key)) for key in differing)
             more += [f"{key}={'null' if value is None else value}" for key, value in values]
-            alike = [f for f in alike if all(_same(f, folder, key) for key in differing)]
+            alike = [f for f in alike if all(same(f, folder, key) for key in differing)]
         if len(alike) > 1:
             more.append(str(folder.path))
         out.append(", ".join([name, *more]))
     return out
+
+
+def planted(constants: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric counts defects that were painted on good images."""
+    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
 
 
 def sd(values: np.ndarray) -> float:
@@ -378,7 +393,7 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
-def _same(a: SweepFolder, b: SweepFolder, key: str) -> bool:
+def same(a: SweepFolder, b: SweepFolder, key: str) -> bool:
     return str(a.constants.get(key)) == str(b.constants.get(key))
 
 

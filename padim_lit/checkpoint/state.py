@@ -1,5 +1,6 @@
 """A fitted detector as a checkpoint's content, and back."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,16 @@ def spec_of(detector: Detector) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` with Python's numbers in place of NumPy's, which `read` would refuse."""
+    """Return `value` with Python's numbers in place of NumPy's, which `read` would refuse.
+
+    Equal texts are one object: pickle writes it once, so that equal content is an equal file.
+    """
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value))
+    if isinstance(value, str):
+        return sys.intern(str(value))
     return value.item() if isinstance(value, np.generic) else value
 
 

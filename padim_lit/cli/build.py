@@ -25,11 +25,11 @@ from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images
 from padim_lit.data.trainer import require_float64
+from padim_lit.deploy.combine import adopt
 from padim_lit.deploy.predictor import Predictor, load
 from padim_lit.errors import InputError, require_kinds
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
-from padim_lit.model.detector import Detector
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge
@@ -56,13 +56,16 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
     Raises InputError where it has no test images and `test` needs them.
     """
-    data = instantiate(
-        settings.data, **size, **{key: getattr(settings, key) for key in READING_KEYS}
-    )
+    how = {key: getattr(settings, key) for key in READING_KEYS}
+    data = instantiate(settings.data, **size, **how, fits=_fits(settings))
     require_kinds((data, AnomalyData))
     if test:
         data.require_test()
     return data
+
+
+def _fits(settings: Settings) -> bool:
+    return settings.mode != "fit" or getattr(settings, "ckpt", None) is None
 
 
 def content_of(settings: Settings) -> dict[str, str]:
@@ -70,7 +73,8 @@ def content_of(settings: Settings) -> dict[str, str]:
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
-        found["data"] = instantiate(settings.data, **size, look=False).content()
+        data = instantiate(settings.data, **size, look=False, fits=_fits(settings))
+        found["data"] = data.content()
     values = {**vars(settings), "weights": settings.backbone.get("weights")}
     for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images", "good"):
         given = values.get(key)
@@ -102,7 +106,8 @@ def make_backbone(settings: Embedding) -> Backbone:
 
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
-    require_regular(settings, settings.dim, data)
+    if data.fits:
+        require_regular(settings, settings.dim, data)
     if settings.roi is not None and settings.rotations > 1:
         raise InputError(
             f"roi={settings.roi} lies still, and rotations={settings.rotations} turns what it "
@@ -119,7 +124,8 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
     if settings.learnt_from:
-        _adopt(model.detector, settings.learnt_from)
+        path = settings.learnt_from
+        adopt(model.detector, load_detector(path, key="learnt_from"), path)
     if settings.roi is not None:
         detector = model.detector
         detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))
@@ -136,21 +142,6 @@ def make_density(settings: Scoring) -> Callable[[int, int], Density]:
 def _nameless(node: dict[str, Any]) -> dict[str, Any]:
     """Return the node without its name: tables and folders use that, and a class brings its own."""
     return {key: value for key, value in node.items() if key != "name"}
-
-
-def _adopt(detector: Detector, path: str) -> None:
-    """Take over what a checkpoint with the same backbone and options has learnt."""
-    other, asked = load_detector(path, key="learnt_from"), spec_of(detector)
-    kept = ("proj", "dim", "proj_options", "density", "density_options")
-    wrong = differences(spec_of(other), {key: asked[key] for key in kept})
-    if wrong or other.backbone.source_sha256 != detector.backbone.source_sha256:
-        raise InputError(
-            f"learnt_from={path} is of another config: {wrong or 'other backbone weights'}; give "
-            "the same keys"
-        )
-    detector.projection.adopt(other.projection.matrix)
-    detector.density.adopt(other.density)
-    detector.provenance["learnt_from"] = path
 
 
 def make_ablation(
@@ -206,10 +197,12 @@ def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[st
     counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
         "data": data.name,
+        "data_sha256": data.sha256,
         **{key: data.provenance.get(key) for key in ("split_seed", *counts, "pixel_truth")},
         **data.size,
         "backbone": backbone.name,
         "weights": backbone.source,
+        "weights_sha256": backbone.source_sha256,
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **look_of(backbone),

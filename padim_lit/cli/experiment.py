@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.analysis.result_files import collect, left_behind, sweep_of
+from padim_lit.cli.as_fitted import as_fitted
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import as_asked, settings_of
 from padim_lit.cli.messages import one_line
@@ -32,6 +33,7 @@ from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
 from padim_lit.system.console import never_fail_to_print, print_facts, print_line
 from padim_lit.system.memory import keep_freed_memory
+from padim_lit.system.versions import commit
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ QUIET = (
 
 def main(config: DictConfig) -> None:
     """Hydra's task: one run, or one job of a sweep."""
+    commit()  # what this process runs
     keep_freed_memory()  # here, because launchers run each job in a process of its own
     hydra = HydraConfig.get()
     os.chdir(hydra.runtime.cwd)  # paths are from where they were typed, whatever hydra.job.chdir is
@@ -58,7 +61,8 @@ def main(config: DictConfig) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        settings = settings_of(config, hydra.overrides.task)
+        typed = hydra.overrides.task
+        settings = as_fitted(settings_of(config, typed), typed)
         with _held(settings, folder):
             _run(settings, folder)
         return
@@ -81,7 +85,8 @@ def run_job(config: DictConfig, folder: Path) -> None:
         )
     try:
         jobs.join_sweep(sweep, folder)
-        settings = settings_of(config, hydra.overrides.task)
+        typed = hydra.overrides.task
+        settings = as_fitted(settings_of(config, typed), typed)
         result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
             keys, content = asdict(settings), content_of(settings)

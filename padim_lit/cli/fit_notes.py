@@ -10,6 +10,7 @@ from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.cli import build
 from padim_lit.cli.good_images import removed
 from padim_lit.data import AnomalyData
+from padim_lit.deploy.calibration import FALSE_ALARM_RATE, needed
 from padim_lit.model.both import MAX_POSITION_WEIGHT
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
@@ -30,6 +31,8 @@ LEAST_EPS_SHARE = 1e-3
 RULE_PATCHES = 28 * 28
 # Below so much a position's own distance counts little.
 LITTLE_WEIGHT = 0.4
+# A rate that few images can set.
+MORE_ALARMS = 0.05
 
 
 def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[str]:
@@ -86,12 +89,33 @@ def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
             "that was set on 28 x 28 patches. On this finer grid density.position_weight="
             f"{MAX_POSITION_WEIGHT:g} may find more, if parts lie the same way in all photos."
         )
+    yield from _few(detector, weight)
     # Repeats that the look at the files missed, because full_check was too low.
     if state.digests is not None and (twice := digests.repeats(state.digests)):
         yield (
             f"Training images that are the same picture as another one: {twice}. Each counts, and "
             "the threshold is too low; a larger full_check finds them first."
         )
+
+
+def _few(detector: Detector, weight: float) -> Iterator[str]:
+    """Yield the cure where so few images set a threshold that nothing but plain defects is found.
+
+    `weight` says how much places count: parts that lie alike need no turned images.
+    """
+    known = detector.calibration
+    images = 0 if known is None else len(known.scores)
+    if known is None or known.method != "largest" or images >= needed(FALSE_ALARM_RATE):
+        return
+    helps = [f"{needed(FALSE_ALARM_RATE)} good images or more"]
+    if images >= needed(MORE_ALARMS):
+        helps.append(f"false_alarm_rate={MORE_ALARMS:g}, at more false alarms")
+    if detector.rotations == 1 and weight < LITTLE_WEIGHT and detector.anomaly_map.roi is None:
+        helps.append("rotations=8, if parts may lie in any direction")
+    yield (
+        f"The threshold is the highest score of only {images} good images, so faint defects are "
+        f"missed. What helps: {'; '.join(helps)}."
+    )
 
 
 def may_have_seen(path: str, detector: Detector) -> bool:
@@ -141,11 +165,12 @@ def headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
     kinds = Counter(item.kind for item in data.test_items if item.label)
     bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    learns = f"{data.provenance['train_images']} good images to learn from, " * data.fits
     return (
-        f"{data.name}: {data.provenance['train_images']} good images to learn from, "
-        f"{len(data.test_items)} to test{bad and f' (with defects: {bad})'}. Each is seen as "
-        f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) "
-        f"describes a patch by {detector.backbone.embedding_dim} channels (C), "
+        f"{data.name}: {learns}{len(data.test_items)} to test"
+        f"{bad and f' (with defects: {bad})'}. Each is seen as {height}×{width} patches; "
+        f"{detector.backbone.name} ({detector.backbone.source}) describes a patch by "
+        f"{detector.backbone.embedding_dim} channels (C), "
         f"proj={detector.projection.name} turns these into {detector.projection.dim} numbers (D)"
     )
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from omegaconf import MISSING
-from torch.utils.data import Dataset
 
 from padim_lit import digests
 from padim_lit.checkpoint.format import sha256_of
@@ -22,6 +21,7 @@ from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.calibration import BY_HAND
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.over_images import Batches, Loop, over_images
+from padim_lit.deploy.prediction import NO_SIZES
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
@@ -39,7 +39,7 @@ WHY_LEFT_OUT = {
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
     "mode=calibrate ckpt=... images=GOOD_IMAGES sets one, from good images that it does not hold, "
-    "or from all that it holds"
+    "or from all that it holds; mode=update and remove do it at once, with good=GOOD_IMAGES"
 )
 
 
@@ -49,11 +49,22 @@ class GoodImages(Loading):
 
     Args:
         ckpt: model.ckpt of an earlier run
-        images: good images: a photo, a folder or a quoted pattern
+        images: good images: a photo, a folder or a quoted pattern, or a list of them, [a,b]
     """
 
     ckpt: str = MISSING
-    images: str | None = None
+    images: Any = None  # a text, or a list of them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images is None and hasattr(self, "data"):
+            return
+        given = self.images if isinstance(self.images, list) else [self.images]
+        if not given or not all(isinstance(one, str) for one in given):
+            raise InputError(
+                f"images={self.images}: give a photo, a folder or a quoted pattern, or several, as "
+                "in images=[first,second]"
+            )
 
 
 @dataclass
@@ -86,13 +97,16 @@ def full_model(path: str) -> tuple[Detector, str]:
     detector.require_state()
     # For mode=calibrate, where other images take the threshold.
     calibration = detector.calibration
+    if calibration is not None:
+        # For a person to see whether it rose: nothing is decided by it.
+        detector.provenance["threshold_before"] = calibration.threshold
     if calibration is not None and calibration.method != BY_HAND:
         detector.provenance["false_alarm_rate"] = calibration.false_alarm_rate
     return detector, sha256
 
 
 class GivenImages:
-    """The model of ``ckpt``, and the good images that are given to it.
+    """The model of ``ckpt``, or that of another one, as `changed`, and good images given to it.
 
     Attributes:
         detector: the model.
@@ -100,6 +114,7 @@ class GivenImages:
         gone: digests of the images that mode=remove took out.
         parent: what results say of the checkpoint.
         dataset, what: the images, and what to call them.
+        taken: names of the files that `over` gave to its work.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
         known_at: places of the known ones among all that came.
 
@@ -107,23 +122,32 @@ class GivenImages:
         InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
     """
 
-    def __init__(self, settings: GoodImages) -> None:
-        self.detector, sha256 = full_model(settings.ckpt)
+    def __init__(self, settings: GoodImages, changed: "GivenImages | None" = None) -> None:
+        if changed is None:
+            self.detector, sha256 = full_model(settings.ckpt)
+            self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
+        else:
+            self.detector, self.parent = changed.detector, changed.parent
         held = self.detector.require_state().digests
         self.held = None if held is None else frozenset(digests.keys(held))
         self.gone = removed_from(self.detector)
-        self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
         if settings.images is not None:
-            self.what = f"images={settings.images}"
-            self.dataset: Dataset = images_of(settings.images, self.detector)
+            several = isinstance(settings.images, list)
+            names = settings.images if several else [settings.images]
+            self.what = f"images=[{','.join(names)}]" if several else f"images={names[0]}"
+            parts = [images_of(one, self.detector) for one in names]
             if settings.mode != "remove":  # which may take defects out
-                require_good(self.dataset, self.what)
+                for one, part in zip(names, parts, strict=True):
+                    require_good(part, f"images={one}")
+            items = dict.fromkeys(item for part in parts for item in part.items)
+            self.dataset = ItemDataset(list(items), parts[0].resize_crop)
         else:  # those to learn from, as those look that the checkpoint was fitted on
             data = make_data(settings, size_of(self.detector), test=False)
             self.dataset, self.what = data.train_dataloader().dataset, data.name
         self.mode = settings.mode
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
+        self.taken = [str(item.path) for item in self.dataset.items]
 
     def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
         """Call ``work(batches)`` with each picture once, but for those in `without` and `gone`.
@@ -150,6 +174,7 @@ class GivenImages:
 
     def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew
+        self.taken = []
         seen: set[bytes] = set()
         came = 0
         for batch in batches:
@@ -168,7 +193,9 @@ class GivenImages:
             came += len(batch["image"])
             if keep:
                 part = {key: batch[key][keep] for key in ("image", "digest")}
-                yield part | {"path": [batch["path"][i] for i in keep]}
+                paths = [batch["path"][i] for i in keep]
+                self.taken += paths
+                yield part | {"path": paths}
 
 
 def size_of(detector: Detector) -> dict[str, Any]:
@@ -179,11 +206,7 @@ def size_of(detector: Detector) -> dict[str, Any]:
     try:
         return {key: detector.provenance[key] for key in ("image_size", "crop_size")}
     except KeyError:
-        raise InputError(
-            "the checkpoint does not say how its images were resized (a plain Trainer's); "
-            "fit with mode=fit, or set model.detector.provenance, "
-            "{'image_size': …, 'crop_size': …}, before trainer.save_checkpoint"
-        ) from None
+        raise InputError(NO_SIZES) from None
 
 
 def images_of(given: str, detector: Detector) -> ItemDataset:
@@ -222,9 +245,17 @@ def removed_from(detector: Detector) -> frozenset[bytes]:
 
 
 def finish(
-    detector: Detector, folder: Path, what: str, facts: dict[str, Any], *said: tuple[str, Any]
+    detector: Detector,
+    folder: Path,
+    what: str,
+    facts: dict[str, Any],
+    *said: tuple[str, Any],
+    files: list[str] | None = None,
 ) -> None:
-    """Write model.ckpt with one more line of history, then WHAT.json, and print `said`."""
+    """Write model.ckpt with one more line of history, then WHAT.json, and print `said`.
+
+    `files` are the images' names, for WHAT.json alone.
+    """
     detector.provenance["train_images"] = detector.count
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     path = folder / "model.ckpt"
@@ -235,6 +266,7 @@ def finish(
         **facts,
         "new_model_sha256": sha256,
         "train_images": detector.count,
+        **({} if files is None else {"files": files}),
         **written_with(),
     }
     write_json(folder / f"{what}.json", results)

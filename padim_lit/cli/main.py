@@ -67,6 +67,7 @@ def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
     asked, parser = overrides.options_of(words)
     sweep = asked.multirun or overrides.SWEEP in asked.overrides
     asked.overrides = overrides.as_typed(asked.overrides, sweep)
+    overrides.refuse_hidden_config(asked, config.CONF)
     typed = overrides.read_overrides(asked.overrides)
     allow(overrides.own_packages(asked.overrides))
     overrides.refuse_null_groups(typed, config.CONF)

@@ -9,6 +9,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from padim_lit.cli.help import program
 from padim_lit.cli.modes import MODES
+from padim_lit.cli.settings import Embedding
 from padim_lit.errors import InputError, told, visible
 from padim_lit.sweep.launchers import EXTRAS
 
@@ -73,7 +74,11 @@ def _unknown(key: str, kind: type) -> str:
     if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
         meant = [f"{last} stands alone: give {last}=VALUE;"]
     if not dot and (readers := _readers(key)):
-        todo = " ".join(meant) or "leave it out"
+        kinds = [mode.settings_class() for mode in MODES.values()]
+        fits = [issubclass(reader, Embedding) for reader in kinds if key in _keys(reader)]
+        fixed = all(fits) and not issubclass(kind, Embedding)
+        stays = ": what a model was fitted with stays; fit again to change it" if fixed else ""
+        todo = " ".join(meant) or f"leave it out{stays}"
         return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"
     return " ".join([f"unknown key {key};", *meant, f"known here: {', '.join(known)}"])
 

@@ -178,6 +178,22 @@ def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
             )
 
 
+def refuse_hidden_config(asked: Namespace, conf: Path) -> None:
+    """Refuse a --config-dir with a config that Hydra would pass over for that of the same name.
+
+    Raises:
+        InputError: how to run that config.
+    """
+    name = f"{(asked.config_name or 'config').removesuffix('.yaml')}.yaml"
+    hidden, chosen = Path(asked.config_dir or "") / name, Path(asked.config_path or conf) / name
+    both = asked.config_dir is not None and hidden.is_file() and chosen.is_file()
+    if both and not hidden.samefile(chosen):
+        raise InputError(
+            f"--config-dir adds files to groups, and {hidden} would be passed over for {chosen}; "
+            f"to run it type -cp {hidden.parent} -cn {hidden.stem}, else rename it"
+        )
+
+
 def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
     """Return, as KEY=VALUEs, the folders that the command line does not name.
 

@@ -31,6 +31,7 @@ FROM_THE_RUN = {
         "batch_size",
         "num_workers",
         "look",
+        "fits",
         "picture_cache",
         "full_check",
     ),

@@ -75,13 +75,15 @@ class AnomalyData(LightningDataModule):
         picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
         full_check: up to so many images, training and test, all are decoded here.
         look: False: the files are listed and nothing else, for `content` alone.
+        fits: False: a test of a fitted model, which needs no training images.
 
     Attributes:
         name, provenance, notes: as in `Split`, completed with what was found here.
         train_items, test_items: what is loaded.
+        sha256: of `content` wherever it lies; None beyond `full_check`, where not all is read.
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
-        photo_sizes: (h, w) of the training photos, or of 100 of them.
+        photo_sizes: (h, w) of the training photos, or of 100 of them; without any the test's.
         mixed_proportions: whether photos of different proportions are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
@@ -99,6 +101,7 @@ class AnomalyData(LightningDataModule):
     picture_cache: str | Path | None = None
     full_check: int = 2000
     look: bool = True
+    fits: bool = True
 
     def read(self) -> Split:
         """The items of this data set, without a look into the files."""
@@ -118,19 +121,21 @@ class AnomalyData(LightningDataModule):
         self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
         split = self.read()
         self.name = split.name
-        _require_enough(split.name, len(split.train))
+        if self.fits:
+            _require_enough(split.name, len(split.train))
         self.test_items = list(split.test)
-        if not self.test_optional:
+        if not (self.test_optional and self.fits):
             self.require_test()
         if not self.look:
             self.train_items = list(split.train)
             return
-        items, states, pictures = look_at(
-            [*split.train, *split.test], self.resize_crop, self._read_fully(split)
-        )
+        read = self._read_fully(split)
+        items, states, pictures = look_at([*split.train, *split.test], self.resize_crop, read)
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
-        _require_enough(split.name, len(self.train_items), " different")
+        if self.fits:
+            _require_enough(split.name, len(self.train_items), " different")
+        self.sha256 = None if read is None else self.content(where=False)[:12]
         counts = {"train_images": len(self.train_items), **count_tests(split.test), **repeats}
         if any(item.group for item in self.test_items):
             counts["test_groups"] = len({item.part for item in self.test_items})
@@ -139,13 +144,14 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        sizes = {read_size(item.path) for item in some(self.train_items, MEASURED_PHOTOS)}
+        measured = self.train_items or self.test_items
+        sizes = {read_size(item.path) for item in some(measured, MEASURED_PHOTOS)}
         self.photo_sizes = sizes
         squeezed = self._squeezed(sizes)
         self.mixed_proportions = bool(squeezed)
         self.notes = [
             *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
-            *nearly_black([item.path for item in self.train_items]), *_notes(counts),
+            *nearly_black([item.path for item in measured]), *_notes(counts),
         ]  # fmt: skip
 
     @property
@@ -153,8 +159,12 @@ class AnomalyData(LightningDataModule):
         """Return what a fit notes of its data: name, provenance, sizes."""
         return {"data": self.name, **self.provenance, **self.size}
 
-    def content(self) -> str:
-        """Return a digest of all images, masks, labels and names; other data have another."""
+    def content(self, where: bool = True) -> str:
+        """Return a digest of all images, masks, labels and names; other data have another.
+
+        Args:
+            where: their folders count too.
+        """
         found = hashlib.sha256()
         for part in (self.train_items, self.test_items):
             found.update(f"{len(part)} images".encode())  # or one could change sides unseen
@@ -162,7 +172,8 @@ class AnomalyData(LightningDataModule):
                 files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
                 about = [item.kind, item.mask_threshold, item.plant_seed, item.count_image]
                 about += [item.group] if item.group else []
-                found.update(json.dumps([str(item.path), files, about]).encode())
+                name = str(item.path) if where else item.path.name
+                found.update(json.dumps([name, files, about]).encode())
         return found.hexdigest()
 
     def train_dataloader(self) -> DataLoader:

@@ -4,6 +4,7 @@ Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the de
 on all (remaining) images gives, up to rounding.
 """
 
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,8 @@ from padim_lit.model.fit_state import FitState
 from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge
 
+log = logging.getLogger(__name__)
+
 #: What to do with an image that the detector holds already.
 REPEATS = ("refuse", "skip", "count")
 # Gaussians whose covariances are made at once.
@@ -32,7 +35,7 @@ def gather(detector: Detector, batches: Batches) -> FitState:
     >>> gather(detector, [{"image": torch.rand(3, 3, 64, 64)}]).count
     3
     """
-    device, state = detector.mean.device, detector.empty_state()
+    device, state = detector.projection.matrix.device, detector.empty_state()
     for batch in batches:
         state = detector.update_state(state, batch | {"image": batch["image"].to(device)})
     return state.map(Tensor.cpu)
@@ -64,16 +67,54 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
             kind = f"{key.replace('projection', 'proj')}={getattr(second, key).name}"
             raise InputError(
                 f"{names[1]} has learnt another {kind} than {names[0]}, from its own images; fit "
-                f"it again with learnt_from={names[0]}, or use mode=update"
+                f"it again with learnt_from={names[0]} (in Python `adopt` before the fit), or use "
+                "mode=update"
             )
+
+
+def adopt(detector: Detector, other: Detector, name: str) -> None:
+    """Let a detector take over, before its fit, what another one has learnt, so that both merge.
+
+    The fit then learns nothing itself. An image of it that `other` was fitted on scores too low,
+    and the threshold with it.
+
+    Args:
+        detector: changed; forgets an earlier fit.
+        other: fitted, with the same backbone and options.
+        name: of the other's file, for messages and the detector's provenance.
+
+    Raises:
+        InputError: the other is of another config.
+
+    >>> from copy import deepcopy
+    >>> second = deepcopy(detector)
+    >>> adopt(second, detector, "a.ckpt")
+    >>> second.provenance, second.count
+    ({'learnt_from': 'a.ckpt'}, 0)
+    """
+    asked, kept = spec_of(detector), ("proj", "dim", "proj_options", "density", "density_options")
+    wrong = differences(spec_of(other), {key: asked[key] for key in kept})
+    if wrong or other.backbone.source_sha256 != detector.backbone.source_sha256:
+        raise InputError(
+            f"learnt_from={name} is of another config: {wrong or 'other backbone weights'}; give "
+            "the same keys"
+        )
+    detector.reset()
+    detector.projection.adopt(other.projection.matrix)
+    detector.density.adopt(other.density)
+    detector.provenance["learnt_from"] = name
 
 
 def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> None:
     """Add images to those that `detector` holds.
 
+    All scores change, so its ``calibration`` becomes None, and it decides nothing until
+    `padim_lit.deploy.calibration.calibrate` gives it another. Whether another detector's sums may
+    be added, `require_alike` says; this does not ask.
+
     Args:
         detector: fitted, with its state; changed.
-        state: sums over the new images, made by the detector.
+        state: sums over the new images, made by the detector (`gather`) or by one that is alike.
         repeats: "refuse" or "count" images that are in both.
         what: names the new images in messages.
 
@@ -99,11 +140,13 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
                 "repeats=count counts them twice; mode=update leaves them out with repeats=skip; "
                 "for a merge mode=remove takes them out of one, and repeats=count merges it then"
             )
-    detector.set_state(ours.merge(state))
+    _set_state(detector, ours.merge(state), what)
 
 
 def remove_images(detector: Detector, state: FitState, what: str) -> float:
     """Remove images from those that `detector` holds.
+
+    All scores change, so its ``calibration`` becomes None, as by `add_images`.
 
     Args:
         detector: fitted, with its state; changed.
@@ -149,8 +192,19 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
             f"{what}: at {sum(negatives)} positions rounding is larger than what would be left; "
             "fit again without these images"
         )
-    detector.set_state(rest)
+    _set_state(detector, rest, what)
     return max(errors)
+
+
+def _set_state(detector: Detector, state: FitState, what: str) -> None:
+    decided = detector.threshold is not None
+    detector.set_state(state)
+    if decided:  # else `if found.is_anomalous` would pass every part, and nobody know
+        log.warning(
+            "%s: all scores have changed, so the detector has no threshold and decides nothing "
+            "until detector.calibration is set (calibrate(measure(...)))",
+            what,
+        )
 
 
 def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:

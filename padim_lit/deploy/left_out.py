@@ -25,8 +25,8 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
 from padim_lit.deploy.over_images import Batches, Loop, over_images
-from padim_lit.deploy.without_image import ComponentsWithout, PositionsWithout
-from padim_lit.errors import InputError, require_finite
+from padim_lit.deploy.without_image import OTHER_PIXELS, ComponentsWithout, PositionsWithout
+from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import in_parts
@@ -55,6 +55,10 @@ FOLDS = 5
 FORMULA_IMAGES = 100
 # Where nothing was learnt from at least so many images, only these are scored.
 MIN_UNSEEN = 99
+TAKEN_TO_BE_IN_THE_FIT = (
+    "or these images are not in the fit, as which they were taken: measure(..., held=frozenset()) "
+    "is for others"
+)
 
 
 def leave_one_out(
@@ -144,15 +148,21 @@ def measure(
         detector: fitted; its device computes.
         batches: ``image`` (B,3,h,w); ``path`` for messages.
         held: keys of the digests in the moments, see `padim_lit.digests.keys`; if there are any,
-            batches need ``digest``, too. None: all images are in the moments.
+            batches need ``digest``, too. ``frozenset()``: no image is in the moments. None: those
+            that the fit's digests name; where it has none, as its loader gave none, all are taken
+            to be in the moments, and images that are not would score wrongly.
 
     Raises:
-        InputError: fewer than 3 images in the moments, or a score that is not finite.
+        InputError: fewer than 3 images in the moments, a score that is not finite, or images that
+            are not in the moments though `held` says so.
 
-    >>> found = measure(detector, [{"image": torch.rand(4, 3, 64, 64), "path": list("abcd")}])
+    >>> batches = [{"image": torch.rand(4, 3, 64, 64), "path": list("abcd")}]
+    >>> found = measure(detector, batches, held=frozenset())
     >>> found.scores.shape, found.unseen
-    (torch.Size([4]), 0)
+    (torch.Size([4]), 4)
     """
+    if held is None and (state := detector.fit_state) and state.digests is not None:
+        held = frozenset(digests.keys(state.digests))
     device = detector.projection.matrix.device
     none, unreliable, unseen = torch.empty(0, dtype=torch.float32), 0, 0
     scores, maxima, paths = [none], [none], list[str]()
@@ -161,6 +171,7 @@ def measure(
         images = batch["image"].to(device)
         fitted = [held is None] * len(images)
         if held:
+            require_tensors(batch, "digest")
             fitted = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(fitted, device=device)
         distances = inside.new_empty(len(images), detector.positions, dtype=torch.float32)
@@ -168,7 +179,12 @@ def measure(
         if inside.any():
             # A fit holds an image in all directions.
             x = detector.embed_turned(images[inside])
-            distances[inside], reliable[inside] = _left_out(detector, x)
+            try:
+                distances[inside], reliable[inside] = _left_out(detector, x)
+            except InputError as error:
+                if held is not None:
+                    raise
+                raise InputError(f"{error}; {TAKEN_TO_BE_IN_THE_FIT}") from error
         if not inside.all():
             distances[~inside] = detector.distances(images[~inside])
         unseen += int((~inside).sum())
@@ -449,7 +465,10 @@ def measure_training(
             )
         part = Subset(dataset, evenly_spaced(count, kept))
         work = partial(cross_fit, detector, scored=scored)
-    return over_images(detector, part, work, loop, "threshold")
+    found = over_images(detector, part, work, loop, "threshold")
+    if found.unseen:
+        raise InputError(OTHER_PIXELS)
+    return found
 
 
 def met_again(detector: Detector, dataset: Dataset) -> int:

@@ -35,7 +35,8 @@ def model_card(
     data = provenance.get("data", "unknown data")
     crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
-    since = [one.get("mode") for one in provenance.get("history", []) if isinstance(one, dict)]
+    history = [one for one in provenance.get("history", []) if isinstance(one, dict)]
+    since = [one.get("mode") for one in history]
     changed = any(mode in since for mode in ("update", "remove", "merge"))
     model = {
         SHA256: sha256,
@@ -54,6 +55,7 @@ def model_card(
         f"# padim_lit model: {data}",
         "Finds what differs from good images of one part, taken in the same way.",
         "## Model\n\n" + _table(model),
+        *([f"## Changes since the fit\n\n{_steps(history)}"] if history else []),
         f"## Decision\n\n{decision}",
         f"## Test\n\n{_test(tested, kinds)}",
         "## Not tested\n\n" + "\n".join(f"- {line}" for line in _limits(detector, tested, kinds)),
@@ -99,6 +101,15 @@ def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> 
     return "\n\n".join(lines)
 
 
+def _steps(history: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table of what was done to a model, oldest first, and to which one."""
+    names = {"mode": "mode", "images": "images", "data": "from", SHA256: "model before"}
+    rows = [[one.get(key, one.get("ckpts") if key == "data" else None) for key in names]
+            for one in history]  # fmt: skip
+    lines = [names.values(), ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
 def _limits(
     detector: Detector, tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None
 ) -> Iterable[str]:
@@ -120,7 +131,10 @@ def _limits(
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    # Line breaks and | would end the cell.
-    cells = {key: " ".join(str(value).split()).replace("|", "\\|") for key, value in rows.items()}
-    lines = [f"| {key} | {cell} |" for key, cell in cells.items() if rows[key] is not None]
+    lines = [f"| {key} | {_cell(value)} |" for key, value in rows.items() if value is not None]
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    # Line breaks and | would end the cell.
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")

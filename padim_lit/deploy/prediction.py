@@ -21,6 +21,12 @@ from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 
 _IN_MEMORY = Lock()
+#: Why nobody can show a model pictures, and what to do.
+NO_SIZES = (
+    "the checkpoint does not say how its images were resized (a plain Trainer's); fit with "
+    "mode=fit, or before trainer.save_checkpoint do model.detector.provenance |= {'image_size': …, "
+    "'crop_size': …} (docs/library.md)"
+)
 #: ``is_anomalous`` as files and the HTTP server write it.
 DECISIONS = {True: "anomalous", False: "good", None: ""}
 
@@ -178,8 +184,7 @@ def resize_crop_of(
     asked = given | {key: size for key, size in saved.items() if given[key] is None}
     if asked["image_size"] is None:
         raise InputError(
-            "it does not say how its images were resized (a plain Trainer's); give image_size, and "
-            "crop_size where they were cropped"
+            f"{NO_SIZES}; in Python give image_size, and crop_size where they were cropped"
         )
     found, what = ResizeCrop(**asked), f"image_size={image_size}, crop_size={crop_size}"
     if saved and found != ResizeCrop(**saved):

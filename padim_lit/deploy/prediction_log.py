@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ from itertools import count, takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
+from padim_lit.deploy.drift import NEWEST
 from padim_lit.deploy.regions import DIGITS
 from padim_lit.errors import InputError, told
 from padim_lit.system.atomic import atomically, csv_text, write_csv, write_json, writing
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 
 # What a run writes at its end. An earlier run's are deleted first, in case this one is killed.
 SUMMARIES = ("coco.json", "predict.json")
-COLUMNS = ("path", "score", "p_value", "decision", "picture")
+COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
+# Not in every line.
+OPTIONAL = COLUMNS[4:]
+# What a user may have changed, of what all scores depend on.
+NAMED = {"model_sha256": "model", "threshold": "threshold", "source": "source"}
 #: Errors of reading a file that is not as it was written.
 _DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
@@ -60,6 +65,7 @@ class ScoredFiles:
     Attributes:
         done: the last version of each file that has a line; only with `resume`.
         counts: images by decision ("anomalous", "good", ""), and "unreadable".
+        p_values: of all images with a score, in order; with `resume` of the last `NEWEST`.
 
     Raises:
         InputError: the folder cannot be written, or holds the scores of another `model`, or of
@@ -71,7 +77,7 @@ class ScoredFiles:
     >>> log.add(Version("a.png", 10, 0), {"score": 4.5, "p_value": 0.01, "decision": "anomalous"})
     >>> log.close()
     >>> (folder / "predictions.csv").read_text().splitlines()
-    ['path,score,p_value,decision,picture', 'a.png,4.5,0.01,anomalous,']
+    ['path,score,p_value,decision,picture,at,threshold,mask', 'a.png,4.5,0.01,anomalous,,...,,']
     """
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:
@@ -79,6 +85,7 @@ class ScoredFiles:
         self.done: dict[str, Version] = {}
         self._resume = resume
         self.counts: Counter[str] = Counter()
+        self.p_values = deque[float | None](maxlen=NEWEST if resume else None)
         about, there = folder / "model.json", dict[str, Any]()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +100,7 @@ class ScoredFiles:
             watched = there.pop("resume", False)
             if self.json.exists() and there != model:
                 raise InputError(
-                    f"{folder} holds scores of another model, threshold or source; give another "
+                    f"{folder} holds scores of another {_apart(there, model)}; give another "
                     "hydra.run.dir, or delete the folder, and with it these scores"
                 )
             if watched and not resume:
@@ -127,6 +134,7 @@ class ScoredFiles:
             row = {column: line.get(column) for column in COLUMNS}
             # Without the CSV's header.
             self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
+            self.p_values.append(row["p_value"])
         self._write(self.json, json.dumps(line) + "\n")
         if self._resume:
             self.done[version.path] = version
@@ -162,7 +170,7 @@ class ScoredFiles:
         for number, line in enumerate(_whole_lines(self.json), start=1):
             whole += len(line)
             try:
-                row = {"picture": None, **json.loads(line)}
+                row = {**dict.fromkeys(OPTIONAL), **json.loads(line)}
                 cells = None if "error" in row else {column: row[column] for column in COLUMNS}
                 self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
             except _DAMAGED:
@@ -171,6 +179,7 @@ class ScoredFiles:
             self.counts[str(row.get("decision", "unreadable"))] += 1
             if cells is not None:
                 rows.append(cells)
+                self.p_values.append(cells["p_value"])
         write_csv(self.csv, COLUMNS, rows)
         if damaged:
             self._set_aside(damaged)
@@ -191,6 +200,20 @@ class ScoredFiles:
             f"{self.json}: line {min(damaged)}{more} cannot be read, as after a power loss; all "
             f"others stay, images of these are scored again, and {beside} is the file as it was"
         )
+
+
+def _apart(there: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """Return which of `NAMED` differ, and how; all of them where none does."""
+
+    def said(value: Any) -> str:
+        return f"{value:.9g}" if isinstance(value, float) else str(value)  # all of a float32
+
+    found = [
+        f"{name} ({said(there.get(key))}, now {said(model.get(key))})"
+        for key, name in NAMED.items()
+        if there.get(key) != model.get(key)
+    ]
+    return " and ".join(found) or "model, threshold or source"
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -47,19 +47,21 @@ class Predictor:
         - a path (str, in which ~ is expanded, or Path) of a PNG, JPEG, TIFF, BMP or WebP file;
         - a PIL image;
         - a uint8 or uint16 array (h,w), (h,w,1) or (h,w,3), or tensor (1,h,w) or (3,h,w), which is
-          a picture in RGB order; 16 bit is scaled by its full range; also what Pillow makes of a
-          file: an array (h,w,4) or tensor (4,h,w) of uint8 with transparency, an array (h,w) of
-          bool, or of int32 from 0 to 65535;
+          a picture in RGB order; 16 bit is scaled by its full range, so 12 bits of a camera are
+          shifted up first (``frame << 4``), 10 by 6; also what Pillow makes of a file: an array
+          (h,w,4) or tensor (4,h,w) of uint8 with transparency, an array (h,w) of bool, or of int32
+          from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
         - a list or tuple of any of these, or a batch of them (B,…); a folder, for all images in it
           and in its folders, or a pattern such as ``"new/*.png"``; `stream` takes also what gives
           images one by one, such as a generator.
 
-    Pictures are resized and cropped as the training images were. On the CPU each image is by
-    default a batch of its own, so that its score depends on nothing else, bit for bit; with the
-    batches of a test run (`batch_size`) scores equal that run's bit for bit, with others up to
-    rounding (10⁻⁶).
+    Pictures are resized and cropped as the training images were, by Pillow, and no more is done: of
+    a fit with a Dataset that does more, give what that Dataset gives, in floats. On the CPU each
+    image is by default a batch of its own, so that its score depends on nothing else, bit for bit;
+    with the batches of a test run (`batch_size`) scores equal that run's bit for bit, with others
+    up to rounding (10⁻⁶).
 
     Threads may share one. A process that was forked after the first score may not use it, because
     PyTorch's threads are not in it: load the model there, or start processes with "spawn".

@@ -14,6 +14,12 @@ from padim_lit.model.ridge import Ridge, scatter_of_all
 from padim_lit.model.search import Search, squared_distances
 from padim_lit.model.triangular import Triangle
 
+#: Why an image cannot be left out of a fit that its loader says it is in.
+OTHER_PIXELS = (
+    "an image that is left out is not the one that was fitted: its dataset, or a hook, gives other "
+    "pixels each time"
+)
+
 
 class ComponentsWithout:
     """The K Gaussians of a mixture without the patches of one image.
@@ -60,10 +66,7 @@ class ComponentsWithout:
         #: For each Gaussian the patches that leave it, less its mean.
         self.patches = y[groups.order].to(moments.scatter.dtype).split(taken.tolist())
         if (self.left < 0).any():
-            raise InputError(
-                "an image that is left out is not the one that was fitted: its dataset, or a hook, "
-                "gives other pixels each time"
-            )
+            raise InputError(OTHER_PIXELS)
         mean = moments.mean - self.gone / self.left.clamp(min=1).unsqueeze(1)
         self.mean = torch.where(self.left.unsqueeze(1) > 0, mean, mixture.empty_means(0))
         self.changed = taken > 0

@@ -91,6 +91,12 @@ class Backbone(nn.Module):
         state: dict[str, Tensor] | None = None,
     ):
         super().__init__()
+        if not isinstance(model, str):
+            raise InputError(
+                f"{type(model).__name__} is no name of a timm model; of a network of your own give "
+                "the name that timm has for it, and its state dict's file, as in "
+                "Backbone('resnet18', [1, 2, 3], weights='resnet18.pt') (docs/own.md)"
+            )
         own, base = ((cls.forward, cls._features) for cls in (type(self), Backbone))
         if own != base:
             raise InputError(

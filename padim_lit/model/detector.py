@@ -232,9 +232,7 @@ class Detector(nn.Module):
         """
         state.require_shape(len(self.backbone.layers), self.gaussians, self.projection.dim)
         if state.count < 2:
-            raise InputError(
-                f"{state.count} training image: a covariance needs at least 2; add good images"
-            )
+            raise InputError(f"{state.count} training image: at least 2 are needed; add good ones")
         self.whitening = self.density.factorize(state.moments, self.ridge)
         self.mean, self.layer_means, self.count = state.moments.mean, state.layer_means, state.count
         self.fit_state, self.calibration = state, None
@@ -256,7 +254,7 @@ class Detector(nn.Module):
         self.require_fitted()
         if self.fit_state is None:
             raise InputError(
-                "a slim checkpoint (mode=export format=torch) scores, and knows no images: nothing "
-                "is added, removed or calibrated; give the full model.ckpt"
+                "a slim checkpoint, and padim_lit.load, keep no sums: nothing is added, removed or "
+                "calibrated; give the full model.ckpt (Python: load_detector, load_from_checkpoint)"
             )
         return self.fit_state

@@ -91,11 +91,9 @@ def add_up(
 
 
 def embed(
-    features: Sequence[Tensor],
-    projection: Projection,
-    grid: tuple[int, int],
+    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int],
     neighbourhood: int = 1,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Return `add_up` of `project`: embeddings Πx (B,P,D) (PaDiM §3.1 and JL report, eq. 6).
 
     Equals: bring every layer to the grid (nearest neighbour up, average down), concatenate on

@@ -14,12 +14,9 @@ CACHED_NUMBERS, BLOCK_NUMBERS = 2**18, 2**22
 
 
 def factorize(
-    moments: Moments,
-    ridge: Ridge,
-    rows: Tensor | None = None,
-    factor: float = 1.0,
+    moments: Moments, ridge: Ridge, rows: Tensor | None = None, factor: float = 1.0,
     out: Triangle | None = None,
-) -> Triangle:
+) -> Triangle:  # fmt: skip
     """Return whitening factors W, the inverses of the Cholesky factors of Σ (eq. 4 and 9).
 
     So W Σ Wᵀ = I, and W is lower triangular. Σ is factored in float64, because its condition

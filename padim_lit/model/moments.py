@@ -120,8 +120,7 @@ def covariance(
         freedom = freedom.clamp(min=0) + weight
     elif (freedom < 1).any():
         raise InputError(
-            f"{int(moments.counts.min())} training image: a covariance needs at least 2; add good "
-            "images"
+            f"{int(moments.counts.min())} training image: at least 2 are needed; add good ones"
         )
     sigma /= freedom[:, None, None]
     sigma.diagonal(dim1=-2, dim2=-1).add_(eps)

@@ -9,12 +9,12 @@ from typing import Any
 
 from padim_lit.analysis.published import contradictions
 from padim_lit.analysis.result_files import find, read_distortion
-from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
+from padim_lit.analysis.sweep_results import NoSweepError, planted, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
 from padim_lit.report.content import ABLATION_ALARM_RATE, describe
-from padim_lit.report.figures import DRAWN, FIGURES, draw, planted, several, stem
+from padim_lit.report.figures import DRAWN, FIGURES, draw, several, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.pictures import PICTURES, about, embed
 from padim_lit.system.atomic import write_bytes, write_text
@@ -27,11 +27,11 @@ TITLE = "PaDiM with projections: what was measured"
 TABLE1_METRICS = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
 
 
-def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
+def build(paths: Sequence[str | os.PathLike], versus: str | None = None) -> dict[str, Any]:
     """The content of a report on every sweep, distortion and picture in or below `paths`.
 
     Raises:
-        InputError: none is there, or a file cannot be read.
+        InputError: none is there, a file cannot be read, or nothing can be compared with `versus`.
     """
     pictures = [(file, shows) for name, shows in PICTURES.items() for file in find(paths, name)]
     distortions = find(paths, "distortion.json")
@@ -44,12 +44,13 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     rows = sum(len(sweep.rows) for sweep in sweeps)
     found = f"{count(len(sweeps), 'sweep')}, {count(rows, 'configuration')}"
     say(f"{found}: fits, intervals, verdicts ...")
-    content = describe(sweeps)
+    content = describe(sweeps, versus)
     if pictures:
         say(f"{count(len(pictures), 'picture')} ...")
     content["pictures"], left = embed(pictures)
     content["warnings"] += left
-    content["command"] = f"python -m padim_lit.report {shlex.join(map(str, paths))}"
+    words = [*map(str, paths), *(["--versus", versus] if versus else [])]
+    content["command"] = f"python -m padim_lit.report {shlex.join(words)}"
     content["distortions"] = [
         {"label": about(file.parent), "rows": read_distortion(file)} for file in distortions
     ]
@@ -69,6 +70,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
+        compared=tables.seeds_compared(content),
         bold=any(cell.best for _, t in table1 for row in t.rows for cell in row.values()),
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         contradictions=contradictions(),
@@ -103,14 +105,20 @@ def main(words: Sequence[str] | None = None) -> None:
         default=Path("report.html"),
         help="the file to write (%(default)s); its figures go to a folder beside it",
     )
+    parser.add_argument(
+        "--versus",
+        metavar="KEY=VALUE",
+        help="what the others are compared with, at the same D: a projection (jl) or a value of a "
+        "key that the sweeps vary (density=mixture); by default subset, or jl, or what comes first",
+    )
     given = parser.parse_args(words)
-    run(lambda: _write(given.folders, given.out))
+    run(lambda: _write(given.folders, given.out, given.versus))
 
 
-def _write(folders: Sequence[str], out: Path) -> None:
+def _write(folders: Sequence[str], out: Path, versus: str | None) -> None:
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a file, such as report.html")
-    content = build(folders)
+    content = build(folders, versus)
     say("figures ...")
     drawn = draw(content)
     page = render(content, drawn)

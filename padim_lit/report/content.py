@@ -15,11 +15,11 @@ from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import SOURCES, published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
-from padim_lit.analysis.sweep_results import SweepFolder, labels, sd
-from padim_lit.analysis.table1 import BASE, short, with_means
+from padim_lit.analysis.sweep_results import SweepFolder, labels, planted, sd
+from padim_lit.analysis.table1 import BASE, base_of, short, with_base, with_means
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
-from padim_lit.report.figures import DRAWN, claimed, planted
+from padim_lit.report.figures import DRAWN, claimed
 from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
@@ -34,14 +34,15 @@ CURVE_POINTS = 48
 PREDICTED_FROM = 200
 
 
-def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
+def describe(sweeps: Sequence[SweepFolder], versus: str | None = None) -> dict[str, Any]:
     """Return all that the page and the figures show, without pictures and distortions.
 
-    Numbers that are not finite are None.
+    `versus` names what others are compared with, as in `base_of`. Numbers that are not finite are
+    None.
     """
-    names = labels(sweeps)
+    names, base = labels(sweeps), base_of(sweeps, versus)
     named = list(zip(sweeps, names, strict=True))
-    shown = [_sweep(sweep, name) for sweep, name in named]
+    shown = [_sweep(sweep, name, _configurations(sweep, sweeps, base)) for sweep, name in named]
     separations = []
     for sweep, name in named:
         with suppress(InputError):  # no scores were kept, or none is right
@@ -55,7 +56,12 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "separations": separations,
         "warnings": warnings(sweeps, names),
     }
-    table = compared(sweeps, [one["configurations"] for one in shown])
+    table = compared(sweeps, [one["configurations"] for one in shown], base)
+    if versus and not any(c["difference"] for row in table["table"] for c in row["cells"].values()):
+        raise InputError(
+            f"--versus {versus}: nothing differs in {base[0]} alone, "
+            "with the same test images, D and seeds"
+        )
     # Only a reproduction of the JL report has its D, or data of its Table 1.
     beside = any(row[source] for row in table["table"] for source in SOURCES)
     reproduction = beside or any(one["claimed"] or one["predictions"] for one in shown)
@@ -85,8 +91,8 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     return found
 
 
-def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
-    configurations = finite(_configurations(sweep))
+def _sweep(sweep: SweepFolder, name: str, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    configurations = finite(found)
     for found in configurations:
         found["missed"] = missed(sweep, found["proj"], found["dim"])
     marked = [key for m in DRAWN for key in claimed(configurations, m)]
@@ -110,14 +116,20 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
     }
 
 
-def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
-    """Return for each projection and D the seeds' values, means, spreads, differences to `BASE`."""
+def _configurations(
+    sweep: SweepFolder, sweeps: Sequence[SweepFolder], versus: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """Return for each projection and D the seeds' values, means, spreads and differences.
+
+    They are to the projection `versus`, or to the same one in that sweep which has its value.
+    """
+    both, name = with_base(sweep, sweeps, *versus)
     found = []
     for proj, dim in sweep.methods:
         values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
         values["total_ms"] = values["score/ms_per_image"] + values["backbone/ms_per_image"]
-        pair = (proj, dim), (BASE, dim)
-        paired = METRICS if proj != BASE and sweep.shared_seeds(*pair) else ()
+        pair = (proj, dim), (versus[1] if versus[0] == "proj" else name + proj, dim)
+        paired = METRICS if pair[0] != pair[1] and both.shared_seeds(*pair) else ()
         found.append(
             {
                 "proj": proj,
@@ -126,7 +138,7 @@ def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
                 "values": {k: v.tolist() for k, v in values.items()},
                 "mean": {k: float(v.mean()) for k, v in values.items()},
                 "sd": {k: sd(v) for k, v in values.items()},
-                "difference": {short(m): asdict(sweep.difference(*pair, m)) for m in paired},
+                "difference": {short(m): asdict(both.difference(*pair, m)) for m in paired},
             }
         )
     return found
@@ -190,16 +202,19 @@ def _fit(
 
 
 def compared(
-    sweeps: Sequence[SweepFolder], configurations: Sequence[list[dict[str, Any]]] | None = None
+    sweeps: Sequence[SweepFolder],
+    configurations: Sequence[list[dict[str, Any]]] = (),
+    versus: tuple[str, str] = ("proj", BASE),
 ) -> dict[str, Any]:
     """Make Table 1: a row for each D of every sweep, rows of means, and what others published.
 
     `configurations` are those of the sweeps, where they are known.
     """
     sources = with_means(sweeps)
-    found = list(configurations or map(_configurations, sweeps))
-    found += [_configurations(mean) for mean, _ in sources[len(sweeps) :]]
-    titles = labels([source for source, _ in sources])
+    every = [source for source, _ in sources]
+    found = list(configurations)
+    found += [_configurations(one, every, versus) for one in every[len(found) :]]
+    titles = labels(every)
     rows = []
     for i, (source, categories) in enumerate(sources):
         for dim in source.dims:
@@ -208,7 +223,7 @@ def compared(
             row["cells"] = {c["proj"]: c for c in found[i] if c["dim"] == dim}
             rows.append(row | published(source.backbone, dim, categories))
     projs = sorted({p for s in sweeps for p in s.projs}, key=order)
-    return finite({"base": BASE, "projs": projs, "table": rows})
+    return finite({"projs": projs, "table": rows}) | {"versus": versus}
 
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:

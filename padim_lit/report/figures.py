@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
 from padim_lit.analysis.claims import BEND, FEWER, MANY
+from padim_lit.analysis.sweep_results import planted
 from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.distortion import QUANTITIES, over_seeds
@@ -242,11 +243,6 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
         for column in columns
     ]
     return _figure(panels, "median; bands hold 50 % and 90 %; means over seeds", len(columns))
-
-
-def planted(constants: Mapping[str, Any], metric: str) -> bool:
-    """Whether a metric counts defects that were painted on good images."""
-    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
 
 
 def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:

@@ -10,9 +10,10 @@ from rich.table import Table
 from padim_lit.analysis.bootstrap import Estimate
 from padim_lit.analysis.published import SOURCES
 from padim_lit.analysis.sweep_results import read_sweeps
+from padim_lit.analysis.table1 import BASE
 from padim_lit.report.content import compared
 from padim_lit.report.figures import DRAWN
-from padim_lit.report.tables import beside_published, table_one
+from padim_lit.report.tables import TWO_SEEDS, beside_published, seeds_compared, table_one
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import print_line, print_table
 
@@ -31,7 +32,7 @@ COLUMNS = (
     "anomalib",
 )
 NOTES = (
-    "[...]: 95 % interval of the difference (test images and seeds resampled).",
+    "[...]: 95 % interval of the difference (test images and seeds resampled); open: 0 is in it.",
     "PaDiM paper: Defard et al. 2020, random selection at the same D; ten of its ResNet18 numbers "
     "as the JL report repeats them.",
     "anomalib: its README at commit b7233686, random selection at the same D. On wide_resnet50 "
@@ -54,7 +55,7 @@ def table1(folder: Path, jobs: Sequence[Path]) -> Path:
     columns = ["title", "data", "backbone", "proj", "dim", "seeds"]
     columns += [f"{metric}/{name}" for metric in DRAWN for name in COLUMNS]
     lines = [
-        _line(row, row["cells"][content["base"]], cell)
+        _line(row, row["cells"][BASE], cell)
         for row in content["table"]
         for cell in row["cells"].values()
         if cell["difference"]
@@ -108,5 +109,6 @@ def _print(content: Mapping[str, Any]) -> None:
     if not shown:
         print_line("Nothing to compare: no job measured an AUROC.")
     print()
-    for note in NOTES if beside else NOTES[:1]:
+    few = [TWO_SEEDS] if 2 in seeds_compared(content) else []
+    for note in [*(NOTES if beside else NOTES[:1]), *few]:
         print_line(note)

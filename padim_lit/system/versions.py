@@ -1,7 +1,11 @@
 """Which versions and which device a result was made with."""
 
 import platform
+import subprocess
+from contextlib import suppress
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -37,7 +41,23 @@ def written_with(device: torch.device | None = None) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return ``version/NAME`` of padim_lit, Python and `PACKAGES`."""
+    """Return ``version/NAME`` of padim_lit, Python and `PACKAGES`, and of the `commit` if known."""
     found = {"padim_lit": __version__, "python": platform.python_version()}
+    found |= {"commit": known} if (known := commit()) else {}
     found |= {name: metadata.version(name) for name in PACKAGES}
     return {f"version/{name}": version for name, version in found.items()}
+
+
+@cache
+def commit(root: Path = Path(__file__).parents[2]) -> str | None:
+    """Return the git commit of `root`, with "+changes" if its files differ; None: no repository.
+
+    That of the first call counts: files may change while a process runs what it read before.
+    """
+    git = ["git", "--no-optional-locks", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    what = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    with suppress(OSError, subprocess.SubprocessError):
+        if (root / ".git").exists():  # or it could be that of a folder around site-packages
+            done = subprocess.run([*git, *what], capture_output=True, timeout=5, check=True)
+            return done.stdout.decode().strip()
+    return None

@@ -16,6 +16,7 @@ from padim_lit.analysis.result_files import (
 )
 from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
 from padim_lit.deploy.calibration import BY_HAND, expected_rate, maps_from
+from padim_lit.deploy.drift import NEWEST, changed
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
@@ -126,14 +127,20 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     lines = [row for row in rows if "error" not in row]  # in the order of scoring
     paths = [line["path"] for line in lines]
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
-    used["value"] = model.get("threshold")
+    used["value"] = _number(model.get("threshold"))
     map_threshold = model.get("map_threshold")
+    good = model.get("good_scores") or []
+    p_values = [_number(line["p_value"]) for line in lines]
+    said = changed(p_values[-NEWEST if model.get("resume") else 0 :])
     described = {
         "source": model["source"],
+        "model": model.get("model_sha256"),
         "paths": paths,
         "names": short_names(paths),
         "scores": [float(line["score"]) for line in lines],
-        "p": [line["p_value"] for line in lines],
+        "p": p_values,
+        # Of a score above those of all good images; with more of them it may be less.
+        "least_p": 1 / (1 + len(good)) if good else 0,
         # Box, area and peak of each.
         "regions": [
             [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
@@ -143,12 +150,12 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "times": [line["mtime_ns"] // 10**6 for line in lines],  # as JavaScript counts them
-        "good": model.get("good_scores") or [],
+        "good": good,
         "unreadable": len(rows) - len(lines),
         "thresholds": [] if used["value"] is None else [used],
         "no_threshold": model["threshold_source"],
         "image_score": model["image_score"],
-        "notes": [],
+        "notes": [said] if said else [],
     }
     there = {file.name for file in folder.glob("heatmaps/*")}  # those of old days may be deleted
     names = [PurePath(str(line.get("viewer"))).name for line in lines]
@@ -163,6 +170,10 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     scales = [_colours(lines[one.index]) for one in pictures]
     described["scale"] = scales[0] if scales and scales.count(scales[0]) == len(scales) else None
     return described, pictures, len(shown) - len(pictures)
+
+
+def _number(said: Any) -> float | None:
+    return None if said is None else float(said)
 
 
 def _colours(said: Mapping[str, Any]) -> list[float] | None:

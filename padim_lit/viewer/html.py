@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from datetime import datetime, timezone
+from statistics import fmean, median, stdev
 from typing import Any
 
 from padim_lit.analysis.result_files import natural
@@ -10,7 +11,7 @@ from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import DRAWN, curves, files
 from padim_lit.report.page import assemble, inline, to_script
 from padim_lit.report.tables import Cell, Table, fact
-from padim_lit.report.text import share, size
+from padim_lit.report.text import brief, share, size
 from padim_lit.system.console import MISSING, count
 
 SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
@@ -34,6 +35,7 @@ def render(content: Mapping[str, Any]) -> str:
         users=users,
         filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
         table_of_runs=run_table(content, list(users)),
+        table_of_folders=folder_table(content["scored"]),
         curves=drawn,
         metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in drawn},
     )
@@ -72,6 +74,38 @@ def _wrong(wrong: int | None, images: int | None) -> Cell:
     if wrong is None or not images:
         return Cell(MISSING)
     return Cell(f"{wrong} of {images}", wrong / images)
+
+
+def folder_table(scored: Sequence[Mapping[str, Any]]) -> Table:
+    """Make a table with a row for each folder of scored images, in the order of `scored`."""
+    caption = "Each at the threshold that it was scored with; times of the image files, UTC"
+    return Table(caption, [_folder(one) for one in scored])
+
+
+def _folder(one: Mapping[str, Any]) -> dict[str, Cell]:
+    images, called = len(one["scores"]), None
+    for mark in one["thresholds"]:
+        called = sum(score >= mark["value"] for score in one["scores"])
+    rate = called / images if called is not None and images else None
+    middle = median(known) if (known := [p for p in one["p"] if p is not None]) else None
+    return {
+        "folder": Cell(one["name"]),
+        "first image": _time(min(one["times"], default=None)),
+        "last image": _time(max(one["times"], default=None)),
+        "images": fact(images, str),
+        "called defective": fact(called, str),
+        "share": fact(rate, lambda part: f"{100 * part:.1f} %"),
+        "unreadable": fact(one["unreadable"], str),
+        "median p-value": fact(middle, lambda p: "≤ " * (p <= one["least_p"]) + brief(p)),
+        "model": Cell(one["model"] or MISSING),
+    }
+
+
+def _time(milliseconds: int | None) -> Cell:
+    if milliseconds is None:
+        return Cell(MISSING)
+    at = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return Cell(f"{at:%Y-%m-%d %H:%M}")
 
 
 def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -134,6 +134,25 @@ def test_a_mean_for_it_does_not_hide_a_sweep_against_it(tmp_path):
     assert row["by their own intervals"] == "1 for it, 1 against, 0 open"
 
 
+def test_planted_and_real_defects_have_a_mean_each_in_pixels(tmp_path):
+    def truth(gain):
+        return lambda proj, dim: 0.8 + gain * (proj == "jl")
+
+    how = {"dims": (150, 550), "spread": dict.fromkeys(SPREAD, 0.0), "images": 0.001}
+    for n in range(2):
+        sweep(tmp_path / f"real{n}", truth(-0.02), data=f"real{n}", **how)
+        made = {"pixel_truth": "planted defects", "data": f"made{n}"}
+        sweep(tmp_path / f"made{n}", truth(0.02), **made, **how)
+    found = verdicts(tmp_path)["150-for-550"]
+    assert {row["part"]: (row["case"], row["sweeps above 0"]) for row in found.means} == {
+        "image AUROC": ("yes", "2 of 4"),
+        "pixel AUROC": ("no", "0 of 2"),
+        "pixel AUROC, planted defects": ("yes", "2 of 2"),
+    }
+    masks = {row["sweep"]: row["masks"] for row in found.evidence if "pixel" in row["metric"]}
+    assert [masks[name] for name in sorted(masks)] == ["planted defects"] * 2 + [""] * 2
+
+
 def test_a_sweep_without_an_interval_is_not_averaged(tmp_path):
     sweep(tmp_path / "a", dims=(50, 100), data="screw")
     sweep(tmp_path / "b", dims=(50, 100), data="elpv", keep=False)

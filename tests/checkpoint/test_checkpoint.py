@@ -55,6 +55,15 @@ def test_what_was_saved_scores_the_same(tmp_path, dim):
     assert all(map(torch.equal, again(images), detector(images)))
 
 
+def test_equal_content_is_an_equal_file(tmp_path):
+    """Pickle writes a text once for each object; a saved config brings two "auto", a YAML one."""
+    detector, files = fitted_detector(), (tmp_path / "a.ckpt", tmp_path / "b.ckpt")
+    for file, text in zip(files, ("auto", "".join(["au", "to"])), strict=True):
+        detector.provenance, detector.image_score = {"split": "auto", "data": text}, text
+        save_detector(detector, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_what_was_saved_before_the_fit_comes_back_without_gaussians(tmp_path):
     detector = fitted_detector()
     detector.reset()

@@ -285,6 +285,10 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
     ("args", "words"),
     [
         ("mode=predict dim=3", ("dim is no key of mode=predict", "mode=fit, mode=figure4")),
+        (
+            "mode=predict roi=a.png",
+            ("roi is no key of mode=predict", "leave it out: what a model was fitted with stays"),
+        ),
         ("mode=predict data=elpv", ("data is no key", "mode=calibrate")),
         ("mode=merge trainer=cpu", ("trainer is no key", "mode=predict")),
         ("mode=export batch_size=3", ("batch_size is no key of mode=export", "mode=predict")),

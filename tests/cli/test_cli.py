@@ -31,7 +31,7 @@ METRICS = [
 OTHERS = [
     "fit/seconds", "fit/images", "test/seconds", "test/images", "peak_memory_bytes", "backbone",
     "weights", "embedding_dim", "proj", "dim", "eps", "seed", "data", "version/torch",
-    "version/lightning", "version/padim_lit",
+    "version/lightning", "version/padim_lit", "data_sha256",
 ]  # fmt: skip
 
 

@@ -101,6 +101,18 @@ def test_options_and_keys_stand_anywhere(typed):
     assert all("hydra." in word for word in asked.overrides[2:])
 
 
+def test_a_config_that_would_be_passed_over_is_refused(tmp_path):
+    """Hydra takes the packaged config.yaml before one in --config-dir, without a word."""
+    (tmp_path / "config.yaml").write_text("dim: 50\n")
+    for more in ([], ["--config-name", "config"], ["-cn=config.yaml"]):
+        with pytest.raises(InputError, match=f"to run it type -cp {tmp_path} -cn config, else"):
+            prepare(["--config-dir", str(tmp_path), *more])
+    itself = ["--config-path", str(tmp_path), "--config-name", "config"]
+    prepare([*itself, "--config-dir", str(tmp_path)])
+    (tmp_path / "config.yaml").rename(tmp_path / "mine.yaml")
+    prepare(["--config-dir", str(tmp_path), "--config-name", "mine"])
+
+
 def test_an_experiment_that_is_a_sweep_is_run_as_one():
     words = ["experiment=table1", "data.root=DIR", "seed=0,1"]
     assert prepare(words)[0].multirun

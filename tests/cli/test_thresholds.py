@@ -1,9 +1,14 @@
 """What is said of thresholds, and what others would do."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from padim_lit.cli import fit_notes
 from padim_lit.cli.thresholds import table_of_choices
+from padim_lit.deploy.calibration import calibrate, describe
+from padim_lit.deploy.left_out import Measured
 
 
 @pytest.mark.parametrize("seconds", [None, 1.5])
@@ -31,3 +36,31 @@ def test_each_threshold_has_a_row_which_says_its_rates_and_how_many_images_they_
     assert rates == ["0.005 to 0.02", "0.05"] and thresholds == ["22.71", "21.00"]
     assert missed == ["1 of 2"] * 2
     assert takes == ["199 to 49", "19"]
+
+
+@pytest.mark.parametrize(
+    ("images", "rate", "turned", "weight", "cures"),
+    [
+        (60, 0.01, 1, 0.0, ("99 good", "false_alarm_rate=0.05", "rotations=8")),
+        (60, 0.01, 8, 0.0, ("99 good", "false_alarm_rate=0.05")),
+        (12, 0.05, 1, 0.5, ("99 good",)),
+        (60, 0.05, 1, 0.0, ()),
+        (99, 0.005, 1, 0.0, ()),
+    ],
+)
+def test_few_images_are_told_what_helps(images, rate, turned, weight, cures):
+    scores = torch.rand(images)
+    known, area = calibrate(Measured(scores, scores), rate), SimpleNamespace(roi=None)
+    detector = SimpleNamespace(calibration=known, rotations=turned, anomaly_map=area)
+    note = "".join(fit_notes._few(detector, weight))
+    assert all(cure in note for cure in cures) and note.count(";") == max(0, len(cures) - 1)
+    assert bool(note) == bool(cures)
+
+
+@pytest.mark.parametrize(
+    ("images", "rate", "said"), [(38, 0.05, True), (39, 0.05, False), (256, 0.01, False)]
+)
+def test_a_rate_that_images_cannot_give_says_why(images, rate, said):
+    scores = torch.rand(images)
+    line = describe(calibrate(Measured(scores, scores), rate))
+    assert ("is fewer than two images" in line) is said

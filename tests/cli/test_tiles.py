@@ -21,9 +21,9 @@ def test_a_fit_by_tiles_and_its_checkpoint(zygote, tmp_path):
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert found["grid"] == [24, 16] and found["patch_pixels"] == [1.3, 2.5]  # of 40×32 pixels
     again = [*LARGE, "ckpt=run/model.ckpt", "hydra.run.dir=again"]
-    result = zygote.run(again, tmp_path)
+    result = zygote.run([*again, "tiles=1"], tmp_path)
     assert result.code == 1 and "backbone.tiles is [3, 2] there and [1, 1] here" in result.err
-    assert zygote.run([*again, "tiles=[3,2]"], tmp_path).code == 0
+    assert zygote.run(again, tmp_path).code == 0
     tables = [(tmp_path / name / "predictions.csv").read_text() for name in ("run", "again")]
     assert tables[0] == tables[1]
     result = zygote.run([*LARGE, "tiles=5"], tmp_path)

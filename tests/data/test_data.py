@@ -192,6 +192,16 @@ def test_an_image_that_changes_sides_changes_the_content(tmp_path):
     assert data.content() != before
 
 
+def test_the_digest_says_which_images_and_not_where_they_lie(tmp_path):
+    here, there = (build_tree(tmp_path / name) for name in "ab")
+    shutil.copytree(here, there, dirs_exist_ok=True)
+    sha256 = Folder(here, **SMALL).sha256
+    assert len(sha256) == 12 and Folder(there, **SMALL).sha256 == sha256
+    assert Folder(here, **SMALL, full_check=3).sha256 is None  # it costs no reading of its own
+    save_image(next((there / "test").rglob("*.png")), seed=99)
+    assert Folder(there, **SMALL).sha256 != sha256
+
+
 def test_hold_out_is_a_seeded_partition_that_keeps_the_order():
     names = [f"{n:03}" for n in range(100)]
     kept, held = hold_out(names, names, 40, seed=0)

@@ -354,6 +354,9 @@ def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
     model = load_detector(here / "jl_slim.ckpt")
     with pytest.raises(InputError, match=r"slim checkpoint.*nothing is added.*full model.ckpt"):
         model.require_state()
+    loaded = padim_lit.load(here / "jl/model.ckpt").detector
+    with pytest.raises(InputError, match=r"padim_lit.load, keep no sums.*load_detector"):
+        loaded.require_state()
     # A full one holds what no export brings back, so none takes its place.
     shutil.copy(here / "fisher/model.ckpt", here / "other.ckpt")
     whole = (here / "other.ckpt").read_bytes()

@@ -363,3 +363,31 @@ def test_folds_of_a_mixture_learn_their_own_centroids(kind, rotations):
         fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
         score = float(other(images[i : i + 1])[0])
         assert float(found.scores[2 * fold + place]) == pytest.approx(score, rel=1e-3)
+
+
+def test_images_that_are_not_in_the_fit_are_known_by_their_digests_or_refused(detector):
+    data = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    digests = torch.arange(12, dtype=torch.uint8)[:, None].expand(-1, 16).contiguous()
+    known = [{"image": data, "digest": digests}]
+    model = Detector(
+        detector.backbone, JL(detector.backbone.embedding_dim, 6), (32, 32), Both(6, components=3)
+    )
+    learn(model, lambda count: known)
+    model.set_state(model.update_state(model.empty_state(), {"image": data[:8]}))
+    with pytest.raises(InputError, match=r"not in the fit.*measure\(\.\.\., held=frozenset\(\)\)"):
+        measure(model, [{"image": data[8:] / 20}])
+    alone = measure(model, [{"image": data[8:]}], frozenset())
+    assert alone.unseen == 4
+    torch.testing.assert_close(alone.scores, model(data[8:])[0])
+    some = {key: values[:8] for key, values in known[0].items()}
+    model.set_state(model.update_state(model.empty_state(), some))
+    found = measure(model, known)
+    assert found.unseen == 4
+    torch.testing.assert_close(found.scores[8:], alone.scores)
+    with pytest.raises(InputError, match="without digest"):
+        measure(model, [{"image": data}])
+    # At the fit's end: a Dataset whose images are other ones each time.
+    samples = [{"image": data[i], "digest": digests[i + 1]} for i in range(8)]
+    model.projection.fit_images = model.density.fit_images = 0
+    with pytest.raises(InputError, match="gives other pixels each time"):
+        measure_training(model, samples, 500, Loop(torch.device("cpu"), 4))

@@ -285,3 +285,8 @@ def test_images_are_checked_whoever_gives_them():
     with pytest.raises(InputError, match=r"values from -1 to .*normalises it itself"):
         backbone.require_images(IMAGES[..., :64, :64] * 0 - 1, (64, 64))
     assert torch.equal(backbone(IMAGES.double())[0], backbone(IMAGES)[0])
+
+
+def test_a_module_is_told_to_come_as_a_name_and_a_file():
+    with pytest.raises(InputError, match=r"Linear is no name .*weights='resnet18\.pt'"):
+        Backbone(torch.nn.Linear(2, 2))

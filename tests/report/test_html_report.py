@@ -11,6 +11,7 @@ import pytest
 from _helpers.browser import texts
 from _helpers.sweeps import editing, write_distortion, write_scores, write_sweep
 from PIL import Image
+from scipy.stats import norm, t
 
 from padim_lit.analysis.bootstrap import paired_difference
 from padim_lit.analysis.curve import fit_performance
@@ -23,7 +24,7 @@ from padim_lit.report.command import build, main, render
 from padim_lit.report.content import describe
 from padim_lit.report.page import to_script
 from padim_lit.report.pictures import embed
-from padim_lit.report.tables import beside_published, table_one
+from padim_lit.report.tables import TWO_SEEDS, beside_published, table_one
 from padim_lit.system.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -339,6 +340,94 @@ def test_rows_of_table_1_are_told_apart_by_what_was_typed_too(tmp_path):
     ]  # fmt: skip
 
 
+def differences(content, metric="image_auroc") -> dict[str, list[str]]:
+    rows = table_one(content, metric).rows
+    return {name: [row[name].text for row in rows] for name in rows[0] if "−" in name}
+
+
+@pytest.mark.parametrize(
+    ("projs", "versus", "columns"),
+    [
+        (("jl", "subset", "sparse"), None, ["jl − subset", "sparse − subset"]),
+        (("sparse", "jl", "npca"), None, ["npca − jl", "sparse − jl"]),
+        (("sparse", "npca"), None, ["npca − sparse"]),
+        (("sparse", "jl", "subset"), "sparse", ["jl − sparse", "subset − sparse"]),
+        (("jl", "subset"), "proj=jl", ["subset − jl"]),
+        (("jl",), None, []),
+    ],
+)
+def test_every_other_projection_has_a_difference_and_its_interval(tmp_path, projs, versus, columns):
+    write_sweep(tmp_path, projs=projs, dims=(50,))
+    found = differences(describe(read_sweeps([tmp_path]), versus))
+    assert sorted(found) == columns
+    for cells in found.values():
+        assert re.fullmatch(r"[+−]?\.\d{3} \[\S+, \S+\]( open)?", cells[0])
+
+
+def densities(folder, *densities, **how) -> list:
+    for density in densities:
+        write_sweep(folder / density, projs=("jl",), dims=(50,), density=density, **how)
+    return read_sweeps([folder])
+
+
+def test_sweeps_that_differ_in_a_key_are_compared_image_by_image_and_draw_by_draw(tmp_path):
+    folders = [
+        write_sweep(tmp_path / name, projs=("jl",), dims=(50,), ceiling=ceiling, density=name)
+        for name, ceiling in (("mixture", 0.9), ("position", 0.95))
+    ]
+    write_sweep(tmp_path / "tile", "mvtec/tile", projs=("jl",), dims=(50,), density="mixture")
+    mixture, position, _ = sweeps = [read_sweeps([f])[0] for f in (*folders, tmp_path / "tile")]
+    content = describe(sweeps)  # by default the first value of what differs
+    assert content["versus"] == ("density", "mixture")
+    image = "test/image_auroc"
+    parts = [
+        getattr(s, of)("jl", 50, image)
+        for of in ("points", "resamples")
+        for s in (position, mixture)
+    ]
+    expected = paired_difference(*parts)
+    cells = {r["title"]: r["cells"]["jl"]["difference"] for r in content["table"] if not r["mean"]}
+    (found,) = [one["image_auroc"] for one in cells.values() if one]
+    assert found["value"] == pytest.approx(0.05)
+    assert [found[k] for k in ("low", "high")] == pytest.approx([expected.low, expected.high])
+    shown = differences(content)
+    assert list(shown) == ["jl − jl, density=mixture"]
+    assert sum(text == "—" for text in shown["jl − jl, density=mixture"]) == 3
+    other = differences(describe(sweeps, "position"))  # the value alone is enough
+    assert any(text.startswith("−.050 [") for text in other["jl − jl, density=position"])
+
+
+def test_only_what_differs_in_that_key_alone_is_compared(tmp_path):
+    densities(tmp_path / "a", "mixture", "both", eps=0.1, **{"density/components": 9})
+    densities(tmp_path / "b", "position", eps=0.2)
+    sweeps = read_sweeps([tmp_path])
+    rows = describe(sweeps, "density=mixture")["table"]
+    assert [bool(row["cells"]["jl"]["difference"]) for row in rows] == [True, False, False]
+    for versus, said in (
+        ("eps=0.2", "--versus eps=0.2: nothing differs in eps alone, with the same test images"),
+        ("subset", "--versus subset: not among what these sweeps vary: density=both, "),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            describe(sweeps, versus)
+
+
+def test_resamples_of_another_number_do_not_pair(tmp_path):
+    densities(tmp_path / "a", "mixture", resamples=50)
+    densities(tmp_path / "b", "both", resamples=60)
+    (found,) = differences(describe(read_sweeps([tmp_path]))).values()
+    assert sorted(found) == [".000", "—"]
+
+
+def test_intervals_of_two_seeds_say_why_they_are_wide(tmp_path):
+    for seeds in ((0, 1), (0, 1, 2)):
+        write_sweep(tmp_path, projs=("subset", "jl"), dims=(50,), seeds=seeds)
+        page = rendered(build([tmp_path]))
+        assert ("2 seeds: two draws say little" in page) == (len(seeds) == 2)
+    for seeds, said in ((2, "9.2"), (3, "2.7"), (5, "1.6")):
+        widened = t.isf(0.025, seeds - 1) / norm.isf(0.025) * (seeds / (seeds - 1)) ** 0.5
+        assert f"{widened:.1f}" == said and said in TWO_SEEDS
+
+
 def test_numbers_that_are_not_finite_become_null():
     assert finite({"a": [np.nan, np.inf, 1.5], "b": np.float64("nan"), "c": (np.int64(2),)}) == {
         "a": [None, None, 1.5], "b": None, "c": [2],
@@ -424,6 +513,7 @@ def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
         ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
         ([broken, "--out", out], 1, "rows.json cannot be read"),
         ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
+        ([folders, "--out", out, "--versus", "eps=3"], 1, "--versus eps=3: not among what these"),
         ([folders, "--out", tmp_path], 1, "is a folder; give the name of a file"),
     ):
         status, message = failure(capsys, *words)

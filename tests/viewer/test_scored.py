@@ -100,11 +100,11 @@ def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
     defective = [f"{score:.2f}" for score in high if score >= THRESHOLD]
     assert shown(view) == defective and len(defective) == 16
     (tally,) = texts(view, "#tally")
-    assert tally.startswith("16 of 30 images called defective at 12 (53.3 %); 0.0 % of the 100")
+    assert tally.startswith("16 of 30 images called defective at 12 (53.3 %); 0 of the 100 known")
     assert tally.endswith("1 file could not be read.")
     choose(view, "input[name=exact]", 9)
     assert texts(view, "#tally")[0].startswith(
-        "22 of 30 images called defective at 9, set by hand (73.3 %); 40"
+        "22 of 30 images called defective at 9, set by hand (73.3 %); 40 of the 100"
     )
     choose(view, "#pick [name=decided]", "good")
     assert listed(view) == [f"{score:.2f}" for score in high if score < 9] and shown(view) == []
@@ -117,6 +117,21 @@ def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
     choose(view, "#pick [name=text]", "07.PNG")
     assert listed(view) == [f"{scores[7]:.2f}"]
     assert view.complaints() == []
+
+
+def test_the_least_p_value_is_no_more_than_a_bound(opened, folder, tmp_path):
+    least = 1 / (1 + len(json.loads((folder / "model.json").read_text())["good_scores"]))
+    for name in ("run", "other"):
+        rewritten(shutil.copytree(folder, tmp_path / name), {}, p_value=least)
+    rewritten(tmp_path / "other", {}, p_value=2 * least)
+    main([str(tmp_path), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    cells = "[...new Set([...document.querySelectorAll('#list tbody tr')].map(r => "
+    cells += "r.cells[2].textContent))]"
+    assert texts(view, "#folders td:nth-child(8)") == ["0.0198", "≤ 0.0099"]
+    assert view.js(cells) == ["0.0198"]
+    choose(view, "#chosen select", 1)
+    assert view.js(cells) == ["≤ 0.0099"]
 
 
 def test_a_picture_opens_with_its_regions(view, folder):
@@ -208,6 +223,32 @@ def test_decisions_are_exported_at_the_threshold(view, folder):
     assert view.complaints() == []
 
 
+def test_many_folders_are_one_table_whose_rows_lead_to_them(opened, folder, tmp_path):
+    for name in ("night1", "night2"):
+        shutil.copytree(folder, tmp_path / name)
+    empty = write_scored(tmp_path / "none")
+    (empty / "predictions.jsonl").write_text("")
+    rewritten(tmp_path / "night2", {"threshold": 15.0, "model_sha256": "abc"}, p_value=0.5)
+    main([str(tmp_path), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    shown = view.js(
+        "[...document.querySelectorAll('#folders tbody tr')].map((r) => "
+        "[...r.cells].map((cell) => cell.firstChild.textContent))"
+    )
+    times = ["2001-09-09 01:46"] * 2
+    assert shown == [
+        ["night1", *times, "30", "16", "53.3 %", "1", "0.25", "—"],
+        ["night2", *times, "30", "10", "33.3 %", "0", "0.5", "abc"],
+        ["none", "—", "—", "0", "0", "—", "0", "—", "—"],
+    ]
+    view.js("document.querySelectorAll('#folders .open')[1].click()")
+    assert view.js("document.activeElement.value") == "1"
+    assert texts(view, "#tally")[0].startswith("10 of 30 images called defective at 15")
+    assert view.complaints() == []
+    main([str(folder), "--out", str(tmp_path / "v.html")])
+    assert 'id="folders"' not in (tmp_path / "v.html").read_text()
+
+
 def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
     write_scored(tmp_path / "evil", EVIL.replace("/", "|"))
     (tmp_path / "v.html").write_text(render(build([tmp_path])))
@@ -220,6 +261,9 @@ def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
         ("model.json", "[]"), ("model.json", "{}"), ("model.json", '{"source": 1}'),
         ("predictions.jsonl", "{}\n"), ("predictions.jsonl", "[\n"),
         ("predictions.jsonl", '{"path": "a", "mtime_ns": 1, "score": "x", "p_value": null}\n'),
+        ("predictions.jsonl", '{"path": "a", "mtime_ns": 1, "score": 1, "p_value": "x"}\n'),
+        ("model.json", '{"source": "a", "threshold_source": "b", "image_score": "max", '
+         '"threshold": "x"}'),
         ("predictions.jsonl",
          '{"path": "a", "mtime_ns": 1, "score": NaN, "p_value": null, "regions": []}\n'),
         ("heatmaps/5.npz", "PK"),

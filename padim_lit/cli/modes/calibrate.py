@@ -67,15 +67,28 @@ def run(settings: Calibrate, folder: Path) -> None:
         _set_alone(settings, folder)
         return
     given = GivenImages(settings)
+    facts, said = by_images(given, settings.false_alarm_rate)
+    finish(given.detector, folder, "calibrate", {**given.parent, **facts}, *said)
+
+
+def by_images(
+    given: GivenImages, rate: float | None
+) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """Set the threshold by good images, for `rate` or that of the checkpoint before.
+
+    Returns:
+        What results say of it, and the lines to print.
+
+    Raises:
+        InputError: see `run`.
+    """
     detector, held, what = given.detector, given.held, given.what
     if held is None:
         raise InputError(
-            f"ckpt={settings.ckpt}: which images it holds is not known (an old checkpoint, or one "
-            "of a plain Trainer), and those score too low; fit it again"
+            f"ckpt={given.parent['ckpt']}: which images it holds is not known (an old "
+            "checkpoint, or one of a plain Trainer), and those score too low; fit it again"
         )
-    rate = settings.false_alarm_rate or detector.provenance.get(
-        "false_alarm_rate", FALSE_ALARM_RATE
-    )
+    rate = rate or detector.provenance.get("false_alarm_rate", FALSE_ALARM_RATE)
     learnt = learners(detector)
     without = held if learnt else frozenset()
     found = given.over(lambda batches: measure(detector, batches, held), without)
@@ -85,8 +98,8 @@ def run(settings: Calibrate, folder: Path) -> None:
             names = " and ".join(f"{key}={name}" for key, name in learnt.items())
             raise InputError(
                 f"{what} holds {left['known']} of the {len(held)} images that the model holds, "
-                f"from which {names} may have learnt; give all of them, or good images that it "
-                "does not hold"
+                f"from which {names} may have learnt; give all of them, as in "
+                "images=[first,second], or good images that it does not hold"
             )
         # Which of them were learnt from, is not known.
         images = Subset(given.dataset, given.known_at)
@@ -97,7 +110,6 @@ def run(settings: Calibrate, folder: Path) -> None:
             "give other good images"
         )
     facts = {
-        **given.parent,
         "data": what,
         "images": len(found.scores),
         "repeated": left["repeated"],
@@ -107,7 +119,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     calibration = calibrate(found, rate)
     replaced = _replace(detector, calibration, facts)
     note = ("note", highest(found, calibration.threshold))
-    finish(detector, folder, "calibrate", facts, scored, *replaced, note, *given.left_out())
+    return facts, [scored, *replaced, note, *given.left_out()]
 
 
 def _set_alone(settings: Calibrate, folder: Path) -> None:
@@ -131,7 +143,7 @@ def _replace(
     detector: Detector, calibration: Calibration, facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
     """Replace the detector's calibration, complete `facts`, and return the lines to print."""
-    earlier = detector.threshold
+    earlier, before = detector.threshold, detector.provenance.pop("threshold_before", None)
     detector.calibration = calibration
     facts |= {
         "false_alarm_rate": calibration.false_alarm_rate,
@@ -142,4 +154,6 @@ def _replace(
     said = [("result", describe(calibration))]
     if earlier is not None:  # other light would raise it, and hide defects
         said.append(("replaces", f"threshold {score_text(earlier)}"))
+    elif before is not None:
+        said.append(("before", f"threshold {score_text(before)}, until images joined or left"))
     return said

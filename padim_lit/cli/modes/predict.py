@@ -17,6 +17,7 @@ from omegaconf import MISSING
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
+from padim_lit.deploy.drift import changed
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import ModelInput, Prediction
@@ -124,6 +125,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         else:
             work.score(files)
     seconds = time.perf_counter() - start
+    said = changed(scored.p_values)
     results = {
         "images": scored.counts.total() - scored.counts["unreadable"],
         **{name or "undecided": scored.counts[name] for name in ("anomalous", "good", "")},
@@ -133,6 +135,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "ckpt": settings.ckpt,
         "model_sha256": predictor.model_sha256,
         "source": settings.images,
+        "notes": [said] if said else [],
         **written_with(predictor.device),
     }
     names = ["predictions.csv", "predictions.jsonl"]
@@ -144,6 +147,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     # Watching is waiting, which is no pace.
     new = 0 if settings.watch else scored.counts.total() - before
     _print(results, new, written, settings.overlays)
+    if said:
+        log.warning("%s", said)
     if not settings.watch and not results["images"]:
         raise InputError(f"images={settings.images}: none of {len(files)} files could be read")
     return results
@@ -161,6 +166,7 @@ class PredictRun:
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
         self.full = False  # the last of these files could not be written
+        self.warned = False  # that something has changed
         calibration = predictor.calibration
         maxima = None if calibration is None else calibration.map_maxima.numpy()
         self.scale = colours(maxima, predictor.map_threshold)
@@ -323,6 +329,10 @@ class PredictRun:
         """Write the lines of a file and count it."""
         with _uninterrupted() if self.settings.watch else nullcontext():
             self.scored.add(version, content)
+        newest = self.scored.p_values
+        if not self.warned and len(newest) == newest.maxlen and (said := changed(newest)):
+            log.warning("%s", said)  # once a watch; its end says it again
+            self.warned = True
 
 
 @contextmanager

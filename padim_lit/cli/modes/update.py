@@ -1,6 +1,6 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from padim_lit import digests
 from padim_lit.cli.good_images import GivenImages, GoodImages, GoodImagesOrData, finish, full_model
+from padim_lit.cli.modes.calibrate import by_images
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.errors import InputError, require_choice
@@ -42,11 +43,13 @@ class Update(GoodImagesOrData):
     """New good images join a model.ckpt, without the old ones.
 
     Args:
+        good: good images that set the threshold at once, as mode=calibrate does; null: none is set
         repeats: an image that it holds, or that comes twice: refuse | skip | count (twice)
     """
 
     mode: str = "update"
     repeats: str = Merge.repeats
+    good: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,11 +61,13 @@ class Remove(GoodImages):
     """Images leave a model.ckpt, such as those that were found to be bad.
 
     Args:
-        images: those to take out: a photo, a folder or a quoted pattern
+        images: those to take out: a photo, a folder or a quoted pattern, or a list of them, [a,b]
+        good: good images that set the threshold at once, as mode=calibrate does; null: none is set
     """
 
     mode: str = "remove"
-    images: str = MISSING
+    images: Any = MISSING
+    good: Any = None
 
 
 def run_merge(settings: Merge, folder: Path) -> None:
@@ -83,6 +88,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
         about["history"] = [{"parent": path, **step} for step in about.get("history", [])]
         if len(counts) == 1:
             whole = part
+            whole.calibration = None  # `finish` says so
             continue
         require_alike(whole, part, (paths[0], path))
         add_images(whole, part.require_state(), settings.repeats, path)
@@ -133,7 +139,8 @@ def run(settings: Update, folder: Path) -> None:
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    finish(detector, folder, "update", facts, ("added", said), ("data", what), *given.left_out())
+    lines = [("added", said), ("data", what), *given.left_out(), *_decide(settings, given, facts)]
+    finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
 def run_remove(settings: Remove, folder: Path) -> None:
@@ -153,12 +160,29 @@ def run_remove(settings: Remove, folder: Path) -> None:
     facts = {**given.parent, "data": what, "images": state.count, "error": error}
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
-    finish(detector, folder, "remove", facts, *said)
+    said += [("note", "a new fit on the same folders would learn them again: move the files away")]
+    said += _decide(settings, given, facts)
+    finish(detector, folder, "remove", facts, *said, files=given.taken)
+
+
+def _decide(
+    settings: Update | Remove, given: GivenImages, facts: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """Set a changed model's threshold by ``settings.good``, complete `facts`, return the lines."""
+    if settings.good is None:
+        return []
+    other = {"data": None} if isinstance(settings, Update) else {}
+    asked = replace(settings, images=settings.good, mode="calibrate", **other)
+    found, said = by_images(GivenImages(asked, given), None)
+    del found["data"]
+    facts |= {"good": settings.good, "good_images": found.pop("images"), **found}
+    return said
 
 
 def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitState]:
     """Return the model, the images, and the sums over those that are not to `skip`."""
     given = GivenImages(settings)
+    given.detector.calibration = None  # `finish` says so
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
             f"ckpt={settings.ckpt} was fitted with trainer.precision={precision}: its "

@@ -19,13 +19,13 @@ function picked(run, threshold) {
 function drawScored(run, threshold) {
   const called = run.scores.filter((score) => score >= threshold).length, all = run.scores.length;
   const undecided = Number.isNaN(threshold), said = undecided ? `${count(all, "image")}, undecided until the slider is moved` : `${called} of ${count(all, "image")} called defective at ${named(threshold)}${all ? ` (${((100 * called) / all).toFixed(1)} %)` : ""}`;
-  const alarms = run.good.length && !undecided ? `; ${((100 * run.good.filter((score) => score >= threshold).length) / run.good.length).toFixed(1)} % of the ${run.good.length} known good images score as high` : "";
+  const alarms = run.good.length && !undecided ? `; ${run.good.filter((score) => score >= threshold).length} of the ${run.good.length} known good images score as high` : "";
   byId("tally").textContent = `${said}${alarms}${run.unreadable ? `; ${count(run.unreadable, "file")} could not be read` : ""}.`;
   const found = picked(run, threshold), at = new Map((run.pictures?.items || []).map((item, i) => [item.index, i]));
   const columns = [{ name: "image", word: true }, { name: "score" }, { name: "p-value" }, { name: "decision", word: true }, { name: "regions as scored" }, { name: "largest, pixels" }];
   byId("list").replaceChildren(table(`${found.length > SHOWN ? `The first ${SHOWN} of ` : ""}${count(found.length, "image")}`, columns, found.slice(0, SHOWN).map((i) => {
     const [regions, p] = [run.regions[i], run.p[i]], largest = Math.max(0, ...regions.map((region) => region[4]));
-    return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: brief(p), value: p }, decision(run.scores[i], threshold), ...(run.map_threshold == null ? ["—", "—"] : [{ text: regions.length, value: regions.length }, { text: brief(largest), value: largest }])];
+    return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: (p <= run.least_p ? "≤ " : "") + brief(p), value: p }, decision(run.scores[i], threshold), ...(run.map_threshold == null ? ["—", "—"] : [{ text: regions.length, value: regions.length }, { text: brief(largest), value: largest }])];
   })));
   [...byId("list").querySelectorAll("tbody tr")].forEach((row, n) => {
     if (!at.has(found[n])) return;
@@ -73,7 +73,7 @@ function drawDrift(run, [low, high]) {
   const share = (value) => Math.round((100 * good.filter((score) => score < value).length) / good.length);
   const half = Math.min(span, n >> 1), [first, last] = [median(0, half), median(n - half, n)];
   place.append(el("p", { class: "note" }, `Scores by the time of the image files${dated ? `, ${when(0, 0, 16)} to ${when(n - 1, 0, 16)} (UTC)` : ""}, oldest to the left. Median of the first ${half}: ${first.toFixed(2)}, of the last ${half}: ${last.toFixed(2)}`
-    + (good.length ? `; these lie above ${share(first)} % and ${share(last)} % of the known good images. About 50 % is no drift; where most images are good, a median that stays above 95 % means that the line has changed` : "") + "."));
+    + (good.length ? `; these lie above ${share(first)} % and ${share(last)} % of the known good images. About 50 % is no drift` : "") + "."));
   return (threshold) => move(line, "y", y(threshold));
 }
 

@@ -139,8 +139,8 @@ function filter() {
 
 const rows = [...document.querySelectorAll("#table tbody tr")]; // their order now is that of the runs
 const cells = rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" "));
-rows.forEach((row, i) => {
-  const button = el("button", { type: "button", class: "open", "aria-label": `Show the heat maps of ${content.runs[i].name}` }, "maps");
+[...rows, ...document.querySelectorAll("#folders tbody tr")].forEach((row, i) => {
+  const button = el("button", { type: "button", class: "open", "aria-label": `Show the heat maps of ${all[i].name}` }, "maps");
   button.addEventListener("click", () => open(i));
   row.cells[0].append(button);
 });

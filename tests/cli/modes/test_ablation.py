@@ -51,6 +51,8 @@ def test_it_writes_a_row_a_configuration_and_equals_a_run(here, zygote):
     row = next(r for r in found if (r["proj"], r["dim"], r["seed"]) == ("jl", "3", "0"))
     for metric in ("test/image_auroc", "test/image_ap", "test/pixel_auroc"):
         assert float(row[metric]) == pytest.approx(results[metric], abs=1e-5)
+    for key in ("data_sha256", "weights_sha256", "version/padim_lit"):
+        assert row[key] == results[key]
     predicted = [float(r["score"]) for r in rows(here / "single" / "predictions.csv")]
     assert [float(r["jl-3-0"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
 

@@ -275,3 +275,59 @@ def test_images_that_folders_call_good_and_others_are_not_taken_for_good(here, z
     )
     require_one_clear_line(result, (said, "give good ones alone, as in data/test/good"))
     assert not (here / "mixed/model.ckpt").exists()
+
+
+def test_images_may_be_several_and_what_was_done_to_a_model_is_kept(here, zygote, calibrated):
+    def change(mode, ckpt, images, folder):
+        args = [f"mode={mode}", f"ckpt={ckpt}/model.ckpt", f"images={images}", "trainer=cpu"]
+        result = zygote.run([*args, f"hydra.run.dir={folder}"], here)
+        assert result.code == 0, result.err
+        return json.loads((here / folder / f"{mode}.json").read_text()), result.out
+
+    first = load_detector(here / "run/model.ckpt").threshold
+    new = [f"fresh/{path.name}" for path in sorted((here / "fresh").iterdir())]
+    told, _ = change("update", "run", f"[{','.join(new[:2])},fresh]", "joined")
+    assert told["files"] == new and told["images"] == FRESH, "each file once"
+    known, result = calibrated("[data/train,fresh]", "set", ckpt="joined/model.ckpt")
+    assert len(known.scores) == HELD + FRESH and known.unseen == 0
+    assert f"before   threshold {score_text(first)}, until" in result.out
+    assert "threshold_before" not in load_detector(here / "set/model.ckpt").provenance
+    _, result = calibrated("[data/train,fresh]", "set_again", ckpt="set/model.ckpt")
+    assert "before  " not in result.out and "replaces " in result.out
+    told, out = change("remove", "set", f"[{new[0]},{new[3]}]", "left")
+    assert told["files"] == [new[0], new[3]] and "move the files away" in out
+    rows = (here / "left/model_card.md").read_text().partition("## Changes since the fit")[2]
+    rows = [row.split(" | ") for row in rows.splitlines() if row.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows[2:5]] == ["update", "calibrate", "remove"]
+    assert rows[3][2] == "images=[data/train,fresh]" and rows[4][1] == "2"
+    assert rows[4][3].strip(" |") == sha256_of(here / "set/model.ckpt")
+
+
+def test_update_and_remove_set_the_threshold_at_once_as_calibrate_does(here, zygote):
+    def change(mode, ckpt, images, folder, *more, code=0):
+        args = [f"mode={mode}", f"ckpt={ckpt}/model.ckpt", f"images={images}", "trainer=cpu"]
+        result = zygote.run([*args, *more, f"hydra.run.dir={folder}"], here)
+        assert result.code == code, result.err
+        return result.out + result.err
+
+    first = load_detector(here / "run/model.ckpt").threshold
+    for mode, ckpt, images in (("update", "run", "fresh"), ("remove", "once_update", "fresh")):
+        good = "[data/train,fresh]"
+        change(mode, ckpt, images, f"two_{mode}")
+        change("calibrate", f"two_{mode}", good, "two_set")
+        out = change(mode, ckpt, images, f"once_{mode}", f"good={good}")
+        ours, theirs = (load_detector(here / f / "model.ckpt") for f in (f"once_{mode}", "two_set"))
+        assert ours.threshold == theirs.threshold
+        assert torch.equal(ours.calibration.scores, theirs.calibration.scores)
+        assert f"before   threshold {score_text(first)}" in out and "no threshold" not in out
+        told = json.loads((here / f"once_{mode}/{mode}.json").read_text())
+        assert told["good"] == ["data/train", "fresh"]
+        first = told["threshold"]
+    out = change("update", "run", "fresh", "half", "good=none", code=1)
+    assert "none: no image there" in out and not (here / "half/model.ckpt").exists()
+
+
+@pytest.mark.parametrize("images", ["null", "[]", "[fresh,null]", "{a:b}"])
+def test_images_that_are_no_names_are_one_line(here, zygote, images):
+    args = ["mode=remove", "ckpt=run/model.ckpt", f"images={images}", "hydra.run.dir=refused"]
+    require_one_clear_line(zygote.run(args, here), ("images=", "as in images=[first,second]"))

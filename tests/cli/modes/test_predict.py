@@ -32,9 +32,10 @@ from padim_lit.deploy import predictor
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import Prediction
-from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
+from padim_lit.deploy.prediction_log import COLUMNS, ScoredFiles, Version, read_lines
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import csv_text
 from padim_lit.viewer.content import build
 from padim_lit.visualization.overlay import boxed, caption_of, colours, contour, side_by_side
 from padim_lit.visualization.panels import GAP
@@ -201,6 +202,8 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
         found = model(here / row["path"])
         assert float(row["score"]) == line["score"] == pytest.approx(found.score, rel=1e-5)
         assert row["decision"] == ("anomalous" if line["score"] >= line["threshold"] else "good")
+        assert float(row["threshold"]) == line["threshold"] and row["at"] == line["at"]
+        assert row["mask"] == ""
     # 000.png is there twice, in good/ and in crack/.
     pictures = sorted((folder / "heatmaps").glob("*.png"))
     assert len(pictures) == 7
@@ -232,9 +235,10 @@ def test_regions_are_data_for_the_next_program(zygote, here):
     assert [i["file_name"] for i in found["images"]] == ["a/é.png", "b/b.png"]
     assert Path(found["info"]["root"]) == here / "odd"
     regions = 0
-    for line, image in zip(lines(folder), found["images"], strict=True):
+    for line, row, image in zip(lines(folder), rows(folder), found["images"], strict=True):
         size = pixels(here / line["path"]).shape[::-1]
         assert size == (line["width"], line["height"]) == (image["width"], image["height"])
+        assert (folder / row["mask"]).samefile(folder / line["mask"])
         map, mask = pixels(folder / line["map"]), pixels(folder / line["mask"])
         assert map.shape == mask.shape == size[::-1] and map.dtype == np.float32
         assert np.nanmax(map) <= line["score"] and np.isnan(map[0, 0])  # cut off by the crop
@@ -270,9 +274,17 @@ def test_an_archive_of_another_model_threshold_or_source_is_not_wiped(zygote, he
     folder = here / "archive"
     names = ("predictions.jsonl", "predict.json", "coco.json", "model.json")
     before = {name: (folder / name).read_bytes() for name in names}
-    for other in (["images=data/test/good"], ["images=data/test", "threshold=3"]):
+    own = json.loads(before["model.json"])["threshold"]
+    for other, said in (
+        (["images=data/test/good"], "another source (data/test, now data/test/good); give"),
+        (["images=data/test", "threshold=3"], f"another threshold ({own:.9g}, now 3); give"),
+        (
+            ["images=data/train", "threshold=3"],
+            "now 3) and source (data/test, now data/train); give",
+        ),
+    ):
         result = predict(zygote, here, "archive", *other)
-        assert result.code == 1 and "give another hydra.run.dir" in result.err, result.err
+        require_one_clear_line(result, (said, "give another hydra.run.dir"))
         assert before == {name: (folder / name).read_bytes() for name in names}
     assert predict(zygote, here, "archive", "images=data/test").code == 0
 
@@ -293,8 +305,9 @@ def test_a_model_is_known_by_its_content(zygote, here):
     moved = shutil.copy(model, here / "deployed/copy.ckpt")
     assert predict(zygote, here, "deploy", *args, f"ckpt={moved}").code == 0
     save_detector(load_detector(model), Path(model))  # the same fit in other bytes
+    other = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
     result = predict(zygote, here, "deploy", *args)
-    assert result.code == 1 and "another model, threshold or source; give another" in result.err
+    assert result.code == 1 and f"another model ({sha256}, now {other}); give" in result.err
     assert "delete the folder, and with it these scores" in result.err
 
 
@@ -511,7 +524,7 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert len(lines(here / "line")) == 42
     # Other decisions do not mix into the same files.
     result = zygote.run([*PREDICT, *args, "threshold=3"], here)
-    assert result.code == 1 and "another model, threshold or source" in result.err
+    assert result.code == 1 and "another threshold (" in result.err
     assert len(lines(here / "line")) == 42
 
 
@@ -612,6 +625,50 @@ def watching(monkeypatch, inbox: Path, **how) -> mode.Predict:
     )  # fmt: skip
 
 
+def dimmed(folder: Path, count: int) -> Path:
+    """So many photos in another light."""
+    for n in range(count):
+        path = save_image(folder / f"{n:03}.png", seed=n)
+        with Image.open(path) as photo:
+            photo.point([200 + value // 8 for value in range(256)]).save(path)
+    return folder
+
+
+def test_another_light_is_said_at_the_end_and_in_the_log(zygote, here, tmp_path):
+    def told(name: str, images: Path) -> str:
+        result = predict(zygote, here, name, f"images={images}", "overlays=none")
+        assert result.code == 0, result.err
+        (said,) = json.loads((here / name / "predict.json").read_text())["notes"] or [""]
+        assert build([here / name])["scored"][0]["notes"] == ([said] if said else [])
+        for text in (result.out + result.err, (here / name / "run.log").read_text()):
+            assert " ".join(text.split()).count("good photos that the model knows") == bool(said)
+        return said
+
+    assert told("few", dimmed(tmp_path / "few", 4)) == ""
+    assert told("usual", here / "data/train/good") == ""
+    said = told("dimmed", dimmed(tmp_path / "light", 6))
+    assert said.startswith("6 of the last 6 photos score above 95% of the good photos")
+    assert "another light, camera or lot? (or most are defective)" in said
+
+
+def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(here)
+    inbox = tmp_path / "inbox"
+    shutil.copytree(here / "data/train/good", inbox)
+    settings = watching(monkeypatch, inbox, overlays="none")
+    assert mode.run(settings, tmp_path / "scored")["notes"] == [] == caplog.messages
+    for path in dimmed(tmp_path / "light", 30).iterdir():
+        path.rename(inbox / f"later_{path.name}")
+    for again in (1, 0):  # going on it knows the last ones, and nothing new comes
+        caplog.clear()
+        (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+        assert end.startswith("20 of the last 20 photos score above")
+        (*first, last) = [text for text in caplog.messages if "the good photos" in text]
+        assert last == end and len(first) == again
+        assert not again or first[0].startswith("11 of the last 20 photos")
+    assert build([tmp_path / "scored"])["scored"][0]["notes"] == [end]
+
+
 # --- The parts -------------------------------------------------------------------------------
 
 
@@ -680,7 +737,7 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         assert len(again.done) == content[:cut].count(b"\n") == again.counts.total()
         assert whole.read_bytes() == content[: content[:cut].rfind(b"\n") + 1]
         assert table.read_bytes() == (
-            cells if version.path in again.done else b"path,score,p_value,decision,picture\n"
+            cells if version.path in again.done else csv_text(COLUMNS, ()).encode()
         )
     with pytest.raises(InputError, match="another model"):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)

@@ -1,0 +1,53 @@
+"""ckpt=: a test takes what was not typed from the checkpoint, so that nobody remembers its keys."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from padim_lit.checkpoint.format import KEY, read
+from padim_lit.cli.build import FACT_KEYS
+from padim_lit.cli.settings import Settings
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import DENSITIES
+from padim_lit.model.projection import PROJECTIONS
+
+if TYPE_CHECKING:
+    from padim_lit.cli.modes.fit import Fit
+
+S = TypeVar("S", bound=Settings)
+
+
+def as_fitted(settings: S, words: Iterable[str]) -> S:
+    """Return the settings; those of a test with the checkpoint's for all that `words` do not name.
+
+    What `words`, the KEY=VALUEs of the command line, say otherwise is refused later, by name.
+    """
+    if settings.mode != "fit" or not getattr(settings, "ckpt", None):
+        return settings
+    typed = {word.lstrip("+~").partition("=")[0] for word in words}
+    return replace(settings, **_of_checkpoint(settings, typed))  # type: ignore[arg-type]
+
+
+def _of_checkpoint(settings: "Fit", typed: set[str]) -> dict[str, Any]:
+    saved = read(settings.ckpt or "")[KEY]
+    spec, about = saved["spec"], saved["provenance"]
+    sizes = {key: about[key] for key in ("image_size", "crop_size") if key in about}
+    plain = {key: spec[key] for key in ("dim", "seed", "grid", *FACT_KEYS)}
+    plain |= {**sizes, "tiles": spec["backbone"]["tiles"]}
+    found = {key: value for key, value in plain.items() if key not in typed}
+    nodes = {
+        # Its weights lie in the checkpoint; these are what the fit was given.
+        "backbone": (Backbone, {**spec["backbone"], "weights": about.get("weights")}),
+        "proj": (PROJECTIONS.get(spec["proj"]), spec["proj_options"]),
+        "density": (DENSITIES.get(spec["density"]), spec["density_options"]),
+    }
+    for group, (kind, options) in nodes.items():
+        if group in typed or kind is None:  # one of the user's own, which is named when it is read
+            continue
+        given = {key: value for key, value in getattr(settings, group).items()
+                 if f"{group}.{key}" in typed}  # fmt: skip
+        node = {**options, "_target_": f"{kind.__module__}.{kind.__qualname__}", **given}
+        found[group] = {key: value for key, value in node.items() if key != "tiles"}
+    if not typed & {"seed", "data.split_seed"} and about.get("split_seed") is not None:
+        found["data"] = settings.data | {"split_seed": about["split_seed"]}
+    return found
