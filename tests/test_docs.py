@@ -99,8 +99,9 @@ def test_the_first_python_of_a_page_runs(tmp_path, monkeypatch, page, highest):
     exec(code, {})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
-    torch.__version__ < "2.7", reason="torch.onnx of torch 2.6 fails, see test_export.py"
+    torch.__version__.startswith("2.6."), reason="torch 2.6's ONNX exporter fails on a BatchNorm"
 )
 def test_all_other_python_of_the_librarys_page_runs(tmp_path, monkeypatch):
     build_tree(tmp_path / "my_parts", train=5, test={"good": 1, "crack": 1})

@@ -88,7 +88,8 @@ def loader_of_fit(trainer: Trainer) -> tuple[DataLoader, Sequence[Any] | None]:
             if is_overridden(name, one):
                 raise InputError(
                     f"{type(one).__name__}.{name} would change the images of the fit alone, not "
-                    "those that are scored later; change them in the Dataset, for both"
+                    "those of its threshold; change them in the Dataset, and give the predictor "
+                    "what that gives (docs/library.md)"
                 )
     numbers = require_each_once(loader, trainer.world_size)
     require_as_many(of_all_ranks(trainer.num_training_batches, trainer.world_size))
