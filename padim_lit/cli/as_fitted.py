@@ -1,11 +1,14 @@
 """ckpt=: a test takes what was not typed from the checkpoint, so that nobody remembers its keys."""
 
-from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra.conf import HydraConf
 
 from padim_lit.checkpoint.format import KEY, read
 from padim_lit.cli.build import FACT_KEYS
+from padim_lit.cli.config import CONF
 from padim_lit.cli.settings import Settings
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import DENSITIES
@@ -17,14 +20,18 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Settings)
 
 
-def as_fitted(settings: S, words: Iterable[str]) -> S:
-    """Return the settings; those of a test with the checkpoint's for all that `words` do not name.
+def as_fitted(settings: S, hydra: HydraConf) -> S:
+    """Return the settings; those of a test with the checkpoint's for all that was not typed.
 
-    What `words`, the KEY=VALUEs of the command line, say otherwise is refused later, by name.
+    What was typed, or is said by an experiment or another config than the package's, is compared
+    later, by name.
     """
     if settings.mode != "fit" or not getattr(settings, "ckpt", None):
         return settings
-    typed = {word.lstrip("+~").partition("=")[0] for word in words}
+    files = [Path(one.path) for one in hydra.runtime.config_sources if one.provider == "main"]
+    if files != [CONF] or hydra.runtime.choices["experiment"] not in (None, "null"):
+        return settings
+    typed = {word.lstrip("+~").partition("=")[0] for word in hydra.overrides.task}
     return replace(settings, **_of_checkpoint(settings, typed))  # type: ignore[arg-type]
 
 
@@ -48,6 +55,7 @@ def _of_checkpoint(settings: "Fit", typed: set[str]) -> dict[str, Any]:
                  if f"{group}.{key}" in typed}  # fmt: skip
         node = {**options, "_target_": f"{kind.__module__}.{kind.__qualname__}", **given}
         found[group] = {key: value for key, value in node.items() if key != "tiles"}
-    if not typed & {"seed", "data.split_seed"} and about.get("split_seed") is not None:
+    drawn = about.get("split_seed") is not None and "split_seed" in settings.data
+    if drawn and not typed & {"seed", "data.split_seed"}:
         found["data"] = settings.data | {"split_seed": about["split_seed"]}
     return found

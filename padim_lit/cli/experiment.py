@@ -61,8 +61,7 @@ def main(config: DictConfig) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        typed = hydra.overrides.task
-        settings = as_fitted(settings_of(config, typed), typed)
+        settings = as_fitted(settings_of(config, hydra.overrides.task), hydra)
         with _held(settings, folder):
             _run(settings, folder)
         return
@@ -85,8 +84,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
         )
     try:
         jobs.join_sweep(sweep, folder)
-        typed = hydra.overrides.task
-        settings = as_fitted(settings_of(config, typed), typed)
+        settings = as_fitted(settings_of(config, hydra.overrides.task), hydra)
         result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
             keys, content = asdict(settings), content_of(settings)

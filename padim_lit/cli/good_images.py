@@ -57,14 +57,18 @@ class GoodImages(Loading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images is None and hasattr(self, "data"):
-            return
-        given = self.images if isinstance(self.images, list) else [self.images]
-        if not given or not all(isinstance(one, str) for one in given):
-            raise InputError(
-                f"images={self.images}: give a photo, a folder or a quoted pattern, or several, as "
-                "in images=[first,second]"
-            )
+        for key, optional in {"images": hasattr(self, "data"), "good": True}.items():
+            given = _listed(value := getattr(self, key, None))
+            wrong = not given or not all(isinstance(one, str) for one in given)
+            if wrong and not (value is None and optional):
+                raise InputError(
+                    f"{key}={value}: give a photo, a folder or a quoted pattern, or several, as in "
+                    f"{key}=[first,second]"
+                )
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
 
 
 @dataclass
@@ -106,12 +110,10 @@ def full_model(path: str) -> tuple[Detector, str]:
 
 
 class GivenImages:
-    """The model of ``ckpt``, or that of another one, as `changed`, and good images given to it.
+    """The model of ``ckpt`` and the ``images`` given to it, or that of `other` and the ``good``.
 
     Attributes:
         detector: the model.
-        held: digests of the images in it; None where they are not known.
-        gone: digests of the images that mode=remove took out.
         parent: what results say of the checkpoint.
         dataset, what: the images, and what to call them.
         taken: names of the files that `over` gave to its work.
@@ -122,32 +124,39 @@ class GivenImages:
         InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
     """
 
-    def __init__(self, settings: GoodImages, changed: "GivenImages | None" = None) -> None:
-        if changed is None:
+    def __init__(self, settings: GoodImages, other: "GivenImages | None" = None) -> None:
+        if other is None:
             self.detector, sha256 = full_model(settings.ckpt)
             self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
         else:
-            self.detector, self.parent = changed.detector, changed.parent
-        held = self.detector.require_state().digests
-        self.held = None if held is None else frozenset(digests.keys(held))
-        self.gone = removed_from(self.detector)
-        if settings.images is not None:
-            several = isinstance(settings.images, list)
-            names = settings.images if several else [settings.images]
-            self.what = f"images=[{','.join(names)}]" if several else f"images={names[0]}"
-            parts = [images_of(one, self.detector) for one in names]
-            if settings.mode != "remove":  # which may take defects out
+            self.detector, self.parent = other.detector, other.parent
+        self.mode, key = (settings.mode, "images") if other is None else ("calibrate", "good")
+        if (given := getattr(settings, key)) is not None:
+            names = _listed(given)
+            self.what = f"{key}=[{','.join(names)}]" if given is names else f"{key}={given}"
+            parts = [images_of(one, self.detector, key) for one in names]
+            if self.mode != "remove":  # which may take defects out
                 for one, part in zip(names, parts, strict=True):
-                    require_good(part, f"images={one}")
+                    require_good(part, f"{key}={one}")
             items = dict.fromkeys(item for part in parts for item in part.items)
             self.dataset = ItemDataset(list(items), parts[0].resize_crop)
         else:  # those to learn from, as those look that the checkpoint was fitted on
             data = make_data(settings, size_of(self.detector), test=False)
             self.dataset, self.what = data.train_dataloader().dataset, data.name
-        self.mode = settings.mode
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
         self.taken = [str(item.path) for item in self.dataset.items]
+
+    @property
+    def held(self) -> frozenset[bytes] | None:
+        """Digests of the images in the model; None where they are not known."""
+        held = self.detector.require_state().digests
+        return None if held is None else frozenset(digests.keys(held))
+
+    @property
+    def gone(self) -> frozenset[bytes]:
+        """Digests of the images that mode=remove took out."""
+        return removed_from(self.detector)
 
     def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
         """Call ``work(batches)`` with each picture once, but for those in `without` and `gone`.
@@ -176,7 +185,7 @@ class GivenImages:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew
         self.taken = []
         seen: set[bytes] = set()
-        came = 0
+        came, gone = 0, self.gone
         for batch in batches:
             keep = []
             for i, key in enumerate(digests.keys(batch["digest"])):
@@ -185,7 +194,7 @@ class GivenImages:
                 elif key in without:
                     self.left["known"] += 1
                     self.known_at.append(came + i)
-                elif key in self.gone:
+                elif key in gone:
                     self.left["removed"] += 1
                 else:
                     keep.append(i)
@@ -209,10 +218,10 @@ def size_of(detector: Detector) -> dict[str, Any]:
         raise InputError(NO_SIZES) from None
 
 
-def images_of(given: str, detector: Detector) -> ItemDataset:
-    """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
+def images_of(given: str, detector: Detector, key: str = "images") -> ItemDataset:
+    """The images of a FILE, FOLDER or PATTERN, the value of `key`, as `detector` sees them."""
     view = ResizeCrop(**size_of(detector))
-    files = find_images(given)
+    files = find_images(given, key)
     nearly_black(files)
     return ItemDataset([Item(path) for path in files], view)
 

@@ -32,8 +32,8 @@ _UNREAD = frozenset({
 })  # fmt: skip
 
 
-def find_images(given: str | PathLike) -> list[Path]:
-    """The images that `given` names, sorted: a file, a folder and all below it, or a pattern.
+def find_images(given: str | PathLike, key: str = "images") -> list[Path]:
+    """The images that a key's value names, sorted: a file, a folder and all below, or a pattern.
 
     Folders behind links are followed, each real folder and file is listed once. Hidden files and
     folders are left out, unless named themselves. Links that lead nowhere are listed: reading them
@@ -51,14 +51,14 @@ def find_images(given: str | PathLike) -> list[Path]:
     images = sorted(p for p in found if is_image(p))
     if not images:
         raise InputError(
-            f"images={given}: no image there; give a file, a folder or a quoted pattern of "
+            f"{key}={given}: no image there; give a file, a folder or a quoted pattern of "
             f"{', '.join(EXTENSIONS)}"
         )
-    refuse_masks(images, f"images={given}")
+    refuse_masks(images, f"{key}={given}")
     others = Counter(p.suffix.lower() or "without suffix" for p in found if not is_image(p))
     if others:
         left = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        log.info("images=%s: %d images; other files, left out: %s", given, len(images), left)
+        log.info("%s=%s: %d images; other files, left out: %s", key, given, len(images), left)
     return images
 
 

@@ -78,7 +78,9 @@ def good_folder_of(paths: Sequence[Path]) -> list[Path | None]:
     ]
 
 
-def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[str]]:
+def read_tree(
+    root: Path, layout: Layout, fits: bool = True
+) -> tuple[list[Item], list[Item], list[str]]:
     """Read one tree; return train items, test items, and notes on its files.
 
     Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
@@ -90,6 +92,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     Args:
         root: folder that holds train/, test/ and perhaps ground_truth/.
         layout: other names for these folders, and whether all must be there.
+        fits: False: there may be no train/.
 
     Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, masks
     among photos, and images where none are read.
@@ -97,7 +100,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     trains, tests, truths = root / "train", root / layout.test, root / layout.truth
     found = subfolders(trains)
     good = [name for name in found if is_good(name)]
-    if not good:
+    if fits and not good:
         raise InputError(
             f"no good images: {trains} has no folder {GOOD}; found: "
             f"{', '.join(found) or 'no folder'}; add it"

@@ -25,10 +25,23 @@ def changed(p_values: Collection[float | None]) -> str:
     >>> changed([0.004] * 4), changed([0.004, 0.06] * 10), changed([None] * 20)
     ('', '', '')
     """
-    high, total = sum(isinstance(p, float) and p <= HIGH for p in p_values), len(p_values)
+    high, total = _high(p_values), len(p_values)
     if total < LEAST or 2 * high <= total:
         return ""
     return (
         f"{high} of the last {total} photos score above {1 - HIGH:.0%} of the good photos that the "
         "model knows: another light, camera or lot? (or most are defective)"
     )
+
+
+def settled(p_values: Collection[float | None]) -> bool:
+    """Whether a quarter of these photos or fewer score high, so that a new change would be news.
+
+    >>> settled([0.004, 0.06, 0.3, 0.8]), settled([0.004, 0.04, 0.3, 0.8])
+    (True, False)
+    """
+    return 4 * _high(p_values) <= len(p_values)
+
+
+def _high(p_values: Collection[float | None]) -> int:
+    return sum(isinstance(p, float) and p <= HIGH for p in p_values)

@@ -59,8 +59,8 @@ def describe(sweeps: Sequence[SweepFolder], versus: str | None = None) -> dict[s
     table = compared(sweeps, [one["configurations"] for one in shown], base)
     if versus and not any(c["difference"] for row in table["table"] for c in row["cells"].values()):
         raise InputError(
-            f"--versus {versus}: nothing differs in {base[0]} alone, "
-            "with the same test images, D and seeds"
+            f"--versus {versus}: nothing differs in {base[0]} alone, with the same test images, D "
+            "and seeds, or several sweeps have it"
         )
     # Only a reproduction of the JL report has its D, or data of its Table 1.
     beside = any(row[source] for row in table["table"] for source in SOURCES)

@@ -1,11 +1,13 @@
 """Which versions and which device a result was made with."""
 
+import os
 import platform
 import subprocess
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,10 +56,16 @@ def commit(root: Path = Path(__file__).parents[2]) -> str | None:
 
     That of the first call counts: files may change while a process runs what it read before.
     """
-    git = ["git", "--no-optional-locks", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
-    what = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    if not (root / ".git").exists():  # or it could be that of a folder around site-packages
+        return None
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        known = ["git", "--no-optional-locks", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+        how: dict[str, Any] = {"capture_output": True, "timeout": 5, "check": True, "env": own}
+        return subprocess.run([*known, *words], cwd=root, text=True, **how).stdout.strip()
+
     with suppress(OSError, subprocess.SubprocessError):
-        if (root / ".git").exists():  # or it could be that of a folder around site-packages
-            done = subprocess.run([*git, *what], capture_output=True, timeout=5, check=True)
-            return done.stdout.decode().strip()
+        if git("ls-files", "padim_lit/version.py"):  # else the repository is somebody else's
+            return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes")
     return None

@@ -71,6 +71,31 @@ def test_a_split_that_was_drawn_is_drawn_again(zygote, tmp_path):
     assert result.code == 1 and "split_seed is 2 there and 0 here" in result.err
 
 
+def test_other_data_than_the_fits_may_have_no_split(zygote, tmp_path):
+    build_tree(tmp_path / "tree", train=1, test={"good": 12, "crack": 3}, masks=False)
+    (tmp_path / "tree" / "test").rename(tmp_path / "data")
+    assert zygote.run([*TINY, "seed=2"], tmp_path).code == 0
+    build_tree(tmp_path / "root" / "nut", train=1)
+    shutil.rmtree(tmp_path / "root" / "nut" / "train")
+    here = ["data=mvtec", "data.root=root", "data.category=nut"]
+    result = zygote.run([*AGAIN, *here], tmp_path)
+    assert result.code == 0, result.err
+    assert "mvtec/nut: 5 to test" in result.out
+
+
+def test_an_experiments_keys_are_not_passed_over(zygote, tmp_path):
+    build_tree(tmp_path / "data", train=8)
+    assert zygote.run(TINY, tmp_path).code == 0
+    result = zygote.run([*AGAIN, "data.root=data", "experiment=padim"], tmp_path)
+    assert result.code == 1 and "density is both there and position here" in result.err
+    (tmp_path / "mine").mkdir()
+    text = (tmp_path / "run" / "config.yaml").read_text().replace("eps: 0.01", "eps: 0.1")
+    (tmp_path / "mine" / "config.yaml").write_text(text)
+    again = ["-cp", "mine", "-cn", "config", "ckpt=run/model.ckpt", "hydra.run.dir=again"]
+    result = zygote.run(again, tmp_path)
+    assert result.code == 1 and "eps is 0.01 there and 0.1 here" in result.err
+
+
 def test_a_test_without_test_images_is_refused(zygote, tmp_path):
     build_tree(tmp_path / "data", train=8)
     assert zygote.run(TINY, tmp_path).code == 0

@@ -143,11 +143,10 @@ def content(folder: Path) -> dict[str, object]:
         elif path.suffix == ".jsonl":
             lines = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
             found[name] = sorted(lines, key=str)
-        elif path.name == "predictions.csv":
-            found[name] = sorted(path.read_text().splitlines())
         elif path.suffix == ".csv":
             with path.open(newline="") as file:
-                found[name] = [without_times(row) for row in csv.DictReader(file)]
+                rows = [without_times(row) for row in csv.DictReader(file)]
+            found[name] = sorted(rows, key=str) if path.name == "predictions.csv" else rows
         elif path.suffix == ".ckpt":
             state = read(path)
             found[name] = without_times({k: state[k] for k in ("state_dict", "padim_lit")})

@@ -122,7 +122,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     detector, notes = given, list[str]()
     detector.require_fitted()
     if settings.refits:
-        images, what = images_of(settings.good, given), f"good={settings.good}"
+        images, what = images_of(settings.good, given, "good"), f"good={settings.good}"
         require_good(images, what)
         detector = int8(given, images, settings.preprocess, what)
         fitted = digests.keys(detector.require_state().digests)

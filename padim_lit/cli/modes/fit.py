@@ -41,7 +41,7 @@ class Fit(OneDim, Scoring):
     """Fit a model, or load one that `ckpt` names, and test it.
 
     Args:
-        ckpt: model.ckpt of an earlier run: test it, by its own keys; no training image is needed
+        ckpt: model.ckpt of an earlier run: test it, by its own keys; folders need no train/ then
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
         learnt_from: model.ckpt whose learnt parts are used again, so that mode=merge can join both

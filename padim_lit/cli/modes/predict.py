@@ -17,7 +17,7 @@ from omegaconf import MISSING
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
-from padim_lit.deploy.drift import changed
+from padim_lit.deploy.drift import changed, settled
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import ModelInput, Prediction
@@ -166,7 +166,7 @@ class PredictRun:
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
         self.full = False  # the last of these files could not be written
-        self.warned = False  # that something has changed
+        self.warned = bool(changed(self.scored.p_values))  # before it was started again
         calibration = predictor.calibration
         maxima = None if calibration is None else calibration.map_maxima.numpy()
         self.scale = colours(maxima, predictor.map_threshold)
@@ -330,9 +330,12 @@ class PredictRun:
         with _uninterrupted() if self.settings.watch else nullcontext():
             self.scored.add(version, content)
         newest = self.scored.p_values
-        if not self.warned and len(newest) == newest.maxlen and (said := changed(newest)):
-            log.warning("%s", said)  # once a watch; its end says it again
-            self.warned = True
+        if len(newest) == newest.maxlen:  # of a watch; its end says it again
+            if not self.warned and (said := changed(newest)):
+                log.warning("%s", said)
+                self.warned = True
+            elif settled(newest):
+                self.warned = False
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def run(settings: Update, folder: Path) -> None:
         InputError: no such file, an image that cannot be read or is there already.
     """
     skip = settings.repeats == "skip"
-    given, state = _gather(settings, skip)
+    given, good, state = _gather(settings, skip)
     detector, what, left = given.detector, given.what, given.left
     if state.count == 0:
         raise InputError(
@@ -139,7 +139,7 @@ def run(settings: Update, folder: Path) -> None:
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    lines = [("added", said), ("data", what), *given.left_out(), *_decide(settings, given, facts)]
+    lines = [("added", said), ("data", what), *given.left_out(), *_decide(good, facts)]
     finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
@@ -149,7 +149,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     Raises:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
-    given, state = _gather(settings)
+    given, good, state = _gather(settings)
     detector, what = given.detector, given.what
     error = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
@@ -161,27 +161,25 @@ def run_remove(settings: Remove, folder: Path) -> None:
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
-    said += _decide(settings, given, facts)
+    said += _decide(good, facts)
     finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 
-def _decide(
-    settings: Update | Remove, given: GivenImages, facts: dict[str, Any]
-) -> list[tuple[str, Any]]:
-    """Set a changed model's threshold by ``settings.good``, complete `facts`, return the lines."""
-    if settings.good is None:
+def _decide(good: GivenImages | None, facts: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Set a changed model's threshold by `good` images, complete `facts`, return the lines."""
+    if good is None:
         return []
-    other = {"data": None} if isinstance(settings, Update) else {}
-    asked = replace(settings, images=settings.good, mode="calibrate", **other)
-    found, said = by_images(GivenImages(asked, given), None)
-    del found["data"]
-    facts |= {"good": settings.good, "good_images": found.pop("images"), **found}
+    found, said = by_images(good, None)
+    facts |= {"good": found.pop("data"), "good_images": found.pop("images"), **found}
     return said
 
 
-def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitState]:
-    """Return the model, the images, and the sums over those that are not to `skip`."""
+def _gather(
+    settings: Update | Remove, skip: bool = False
+) -> tuple[GivenImages, GivenImages | None, FitState]:
+    """Return the model and its images, the ``good`` ones, and sums over those not to `skip`."""
     given = GivenImages(settings)
+    good = None if settings.good is None else GivenImages(settings, given)
     given.detector.calibration = None  # `finish` says so
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
@@ -190,4 +188,4 @@ def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitS
         )
     if skip and given.held is None:
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-    return given, given.over(partial(gather, given.detector), given.held if skip else None)
+    return given, good, given.over(partial(gather, given.detector), given.held if skip else None)

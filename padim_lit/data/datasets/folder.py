@@ -81,14 +81,10 @@ class Folder(SeenWhole):
 
     def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
         """Return train items, test items, notes on the files, and notes on a drawn split."""
-        if _has_training_images(folder):
-            train, test, notes = read_tree(folder, Layout(complete=False))
+        if _has_training_images(folder) or (not self.fits and (folder / "test").is_dir()):
+            train, test, notes = read_tree(folder, Layout(complete=False), self.fits)
             train, test = (self._of_parts(items, folder, 2) for items in (train, test))
             return train, test, notes + _unread(folder, [*train, *test]), ""
-        if not self.fits and (folder / "test").is_dir():
-            test, notes = read_kinds(folder, subfolders(folder / "test"), Layout(complete=False))
-            test = self._of_parts(test, folder, 2)
-            return [], test, notes + _unread(folder, test), ""
         if here := list(named_images(folder / "*", strict=False)):  # what is left out is said below
             if _lie_side_by_side(folder):
                 raise InputError(f"{min(here)} lies beside the folders of images; move it away")

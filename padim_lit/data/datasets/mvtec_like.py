@@ -33,9 +33,10 @@ class MVTecLike(AnomalyData):
 
     def read(self) -> Split:
         root = resolve_root(self.root, self.family)
-        found = [name for name in subfolders(root) if (root / name / "train").is_dir()]
+        needed = "train" if self.fits else self.layout.test
+        found = [name for name in subfolders(root) if (root / name / needed).is_dir()]
         require_category(self.category, root, found)
-        train, test, notes = read_tree(root / self.category, self.layout)
+        train, test, notes = read_tree(root / self.category, self.layout, self.fits)
         where = "" if self.layout.test == "test" else f", tested on {self.layout.test}"
         about = {"split": f"the folders' own, as {self.family} has it{where}", "split_seed": None}
         notes = [*self.notes_of_family, *notes]

@@ -666,6 +666,16 @@ def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monk
         (*first, last) = [text for text in caplog.messages if "the good photos" in text]
         assert last == end and len(first) == again
         assert not again or first[0].startswith("11 of the last 20 photos")
+    for n, photo in enumerate([*(here / "data/train/good").iterdir()] * 3):
+        shutil.copy(photo, inbox / f"mended_{n:02}.png")
+    for path in dimmed(tmp_path / "dark", 15).iterdir():
+        path.rename(inbox / f"new_{path.name}")
+    caplog.clear()
+    (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+    told = [text for text in caplog.messages if "the good photos" in text]
+    assert [text.partition(" photos")[0] for text in told] == [
+        "11 of the last 20", "15 of the last 20",
+    ]  # fmt: skip
     assert build([tmp_path / "scored"])["scored"][0]["notes"] == [end]
 
 
