@@ -139,7 +139,7 @@ def run(settings: Update, folder: Path) -> None:
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    lines = [("added", said), ("data", what), *given.left_out(), *_decide(good, facts)]
+    lines = [("added", said), ("data", what), *given.left_out(), *_decide(settings, good, facts)]
     finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
@@ -161,16 +161,19 @@ def run_remove(settings: Remove, folder: Path) -> None:
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
-    said += _decide(good, facts)
+    said += _decide(settings, good, facts)
     finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 
-def _decide(good: GivenImages | None, facts: dict[str, Any]) -> list[tuple[str, Any]]:
+def _decide(
+    settings: Update | Remove, good: GivenImages | None, facts: dict[str, Any]
+) -> list[tuple[str, Any]]:
     """Set a changed model's threshold by `good` images, complete `facts`, return the lines."""
     if good is None:
         return []
     found, said = by_images(good, None)
-    facts |= {"good": found.pop("data"), "good_images": found.pop("images"), **found}
+    del found["data"]
+    facts |= {"good": settings.good, "good_images": found.pop("images"), **found}
     return said
 
 

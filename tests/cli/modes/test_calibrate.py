@@ -324,10 +324,14 @@ def test_update_and_remove_set_the_threshold_at_once_as_calibrate_does(here, zyg
         assert told["good"] == ["data/train", "fresh"]
         first = told["threshold"]
     out = change("update", "run", "fresh", "half", "good=none", code=1)
-    assert "none: no image there" in out and not (here / "half/model.ckpt").exists()
+    assert "good=none: no image there" in out and not (here / "half/model.ckpt").exists()
 
 
 @pytest.mark.parametrize("images", ["null", "[]", "[fresh,null]", "{a:b}"])
 def test_images_that_are_no_names_are_one_line(here, zygote, images):
     args = ["mode=remove", "ckpt=run/model.ckpt", f"images={images}", "hydra.run.dir=refused"]
     require_one_clear_line(zygote.run(args, here), ("images=", "as in images=[first,second]"))
+    if images != "null":
+        more = ["images=fresh", f"good={images}"]
+        result = zygote.run([*args[:2], *more, args[3]], here)
+        require_one_clear_line(result, ("good=", "as in good=[first,second]"))
