@@ -67,8 +67,8 @@ def base_of(sweeps: Sequence[SweepFolder], typed: str | None) -> tuple[str, str]
         key, values = next(iter(found.items()), ("proj", [BASE]))
         return key, next(one for one in (BASE, "jl", values[0]) if one in values)
     name, _, value = typed.rpartition("=")
-    name = name.replace(".", "/")  # as it is typed for a run
-    named = [key for key, values in found.items() if name in ("", key) and value in values]
+    meant = found if not name else (name, name.replace(".", "/"))  # typed, or as results have it
+    named = [key for key, values in found.items() if key in meant and value in values]
     if len(named) != 1:
         known = ", ".join(f"{key}={one}" for key, values in found.items() for one in values)
         why = "of several keys; give one" if named else "not among what these sweeps vary"

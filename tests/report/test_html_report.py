@@ -18,6 +18,7 @@ from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import ANOMALIB, CATEGORIES, REPORT, contradictions, report_mean
 from padim_lit.analysis.result_files import find, finite
 from padim_lit.analysis.sweep_results import read_sweeps
+from padim_lit.analysis.table1 import base_of
 from padim_lit.errors import InputError
 from padim_lit.report import figures
 from padim_lit.report.command import build, main, render
@@ -401,6 +402,8 @@ def test_only_what_differs_in_that_key_alone_is_compared(tmp_path):
     densities(tmp_path / "a", "mixture", "both", eps=0.1, **{"density/components": 9})
     densities(tmp_path / "b", "position", eps=0.2)
     sweeps = read_sweeps([tmp_path])
+    for typed in ("density.components=9", "density/components=9"):
+        assert base_of(sweeps, typed) == ("density/components", "9")
     rows = describe(sweeps, "density=mixture")["table"]
     assert [bool(row["cells"]["jl"]["difference"]) for row in rows] == [True, False, False]
     for versus, said in (
