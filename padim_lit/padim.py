@@ -205,7 +205,7 @@ class PaDiM(LightningModule):
         cls, checkpoint_path: Any, map_location: Any = "cpu", strict=True, weights_only=True
     ) -> "PaDiM":
         """Rebuild a fitted model on a device; its file is always read strictly, as data alone."""
-        device = as_device(map_location or "cpu", "map_location")
+        device = "cpu" if map_location is None else as_device(map_location, "map_location")
         model = cls.__new__(cls)
         LightningModule.__init__(model)
         model._hold(load_detector(checkpoint_path))

@@ -60,7 +60,8 @@ def base_of(sweeps: Sequence[SweepFolder], typed: str | None) -> tuple[str, str]
     order = sorted(dict.fromkeys(keys), key=lambda key: key in _FOLLOWING)
     found = {"proj": list(dict.fromkeys(proj for sweep in sweeps for proj in sweep.projs))}
     for key in order:
-        if key not in SAME_IMAGES and not INCIDENTAL.match(key):
+        twin = "." in key and key.replace(".", "/") in keys  # as typed, beside what results have
+        if key not in SAME_IMAGES and not INCIDENTAL.match(key) and not twin:
             found[key] = list(dict.fromkeys(str(s.constants.get(key)) for s in sweeps))
     found = {key: values for key, values in found.items() if len(values) > 1}
     if typed is None:

@@ -65,7 +65,7 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
 
 def _fits(settings: Settings) -> bool:
-    return settings.mode != "fit" or getattr(settings, "ckpt", None) is None
+    return settings.mode != "fit" or not getattr(settings, "ckpt", None)
 
 
 def content_of(settings: Settings) -> dict[str, str]:
@@ -81,7 +81,7 @@ def content_of(settings: Settings) -> dict[str, str]:
         for name in given if isinstance(given, list) else [given]:
             if not isinstance(name, str):
                 continue
-            for file in find_images(name) if key in ("images", "good") else [typed_path(name)]:
+            for file in find_images(name, key) if key in ("images", "good") else [typed_path(name)]:
                 if file.is_file():  # what is missing is the mode's to judge
                     found[f"{key}: {file}"] = digest_of(stamp(file))
     return found | own_code(settings)

@@ -134,11 +134,12 @@ class ScoredFiles:
             row = {column: line.get(column) for column in COLUMNS}
             # Without the CSV's header.
             self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
-            self.p_values.append(row["p_value"])
         self._write(self.json, json.dumps(line) + "\n")
         if self._resume:
             self.done[version.path] = version
         self.counts[content.get("decision", "unreadable")] += 1
+        if "error" not in content:
+            self.p_values.append(line.get("p_value"))
 
     def close(self) -> None:
         with writing(self.json.parent):

@@ -182,6 +182,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
     finally:
         with suppress(OSError):
             held.release()
+        _held.remove(held)
 
 
 def hold(folder: Path) -> FileLock | None:

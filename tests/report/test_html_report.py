@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -404,6 +405,9 @@ def test_only_what_differs_in_that_key_alone_is_compared(tmp_path):
     sweeps = read_sweeps([tmp_path])
     for typed in ("density.components=9", "density/components=9"):
         assert base_of(sweeps, typed) == ("density/components", "9")
+    more = {"density.components": 9}  # of fits: what was typed, beside what their results have
+    fits = [replace(s, constants=s.constants | more, typed=tuple(more)) for s in sweeps[:1]]
+    assert base_of([*fits, *sweeps], "density.components=9") == ("density/components", "9")
     rows = describe(sweeps, "density=mixture")["table"]
     assert [bool(row["cells"]["jl"]["difference"]) for row in rows] == [True, False, False]
     for versus, said in (

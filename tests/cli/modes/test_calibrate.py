@@ -325,6 +325,8 @@ def test_update_and_remove_set_the_threshold_at_once_as_calibrate_does(here, zyg
         first = told["threshold"]
     out = change("update", "run", "fresh", "half", "good=none", code=1)
     assert "good=none: no image there" in out and not (here / "half/model.ckpt").exists()
+    args = ["-m", "mode=remove", "ckpt=run/model.ckpt", "images=fresh", "good=none", "trainer=cpu"]
+    assert "good=none: no image there" in zygote.run(args, here).out
 
 
 @pytest.mark.parametrize("images", ["null", "[]", "[fresh,null]", "{a:b}"])
