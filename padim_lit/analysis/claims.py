@@ -80,6 +80,7 @@ class Pair(NamedTuple):
     metric: str
     part: str
     border: float = 0
+    planted: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
                 raise _Lacking(f"has no {' and no '.join(METRICS[m] for m in sorted(metrics))}")
             for case in cases:
                 # A planted defect is no real one: each kind has a mean of its own.
-                painted = isinstance(case, Pair) and planted(sweep.constants, case.metric)
-                case = case._replace(part=f"{case.part}, {PLANTED}") if painted else case
+                if isinstance(case, Pair) and planted(sweep.constants, case.metric):
+                    case = case._replace(part=f"{case.part}, {PLANTED}", planted=True)
                 row = _versus(sweep, case) if isinstance(case, Pair) else case
                 if isinstance(case, Pair):
                     pairs.setdefault(case, []).append((sweep, row))
@@ -222,10 +223,10 @@ def _mean(pair: Pair, found: Sequence[tuple[SweepFolder, Row]]) -> Row:
 
 
 def _row(pair: Pair, found: Estimate) -> Row:
-    (a, d), (b, e), metric, part, border = pair
+    (a, d), (b, e), metric, part, border, painted = pair
     side = found.side(border) if found.seeds > 1 else None
     row = {"case": {1: "yes", -1: "no"}.get(side or 0, "open"), "part": part, "metric": metric}
-    row["masks"] = PLANTED if part.endswith(PLANTED) else ""
+    row["masks"] = PLANTED if painted else ""
     return row | {"comparison": f"{a} at {d} − {b} at {e}", "dim": d} | _numbers(found)
 
 

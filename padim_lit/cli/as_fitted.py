@@ -26,7 +26,7 @@ def as_fitted(settings: S, hydra: HydraConf) -> S:
     What was typed, or is said by an experiment or another config than the package's, is compared
     later, by name.
     """
-    if settings.mode != "fit" or not getattr(settings, "ckpt", None):
+    if settings.fits:
         return settings
     files = [Path(one.path) for one in hydra.runtime.config_sources if one.provider == "main"]
     if files != [CONF] or hydra.runtime.choices["experiment"] not in (None, "null"):

@@ -57,15 +57,11 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
     Raises InputError where it has no test images and `test` needs them.
     """
     how = {key: getattr(settings, key) for key in READING_KEYS}
-    data = instantiate(settings.data, **size, **how, fits=_fits(settings))
+    data = instantiate(settings.data, **size, **how, fits=settings.fits)
     require_kinds((data, AnomalyData))
     if test:
         data.require_test()
     return data
-
-
-def _fits(settings: Settings) -> bool:
-    return settings.mode != "fit" or not getattr(settings, "ckpt", None)
 
 
 def content_of(settings: Settings) -> dict[str, str]:
@@ -73,18 +69,23 @@ def content_of(settings: Settings) -> dict[str, str]:
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
-        data = instantiate(settings.data, **size, look=False, fits=_fits(settings))
+        data = instantiate(settings.data, **size, look=False, fits=settings.fits)
         found["data"] = data.content()
     values = {**vars(settings), "weights": settings.backbone.get("weights")}
     for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images", "good"):
         given = values.get(key)
-        for name in given if isinstance(given, list) else [given]:
+        for name in listed(given):
             if not isinstance(name, str):
                 continue
             for file in find_images(name, key) if key in ("images", "good") else [typed_path(name)]:
                 if file.is_file():  # what is missing is the mode's to judge
                     found[f"{key}: {file}"] = digest_of(stamp(file))
     return found | own_code(settings)
+
+
+def listed(given: Any) -> list[Any]:
+    """Return what a key holds that takes one value or a list of them."""
+    return given if isinstance(given, list) else [given]
 
 
 def own_code(settings: Settings) -> dict[str, str]:

@@ -133,8 +133,7 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
         return
     mode = mode_of(settings.mode)
     # A fit writes none where it tests one.
-    tests = settings.mode == "fit" and getattr(settings, "ckpt", None)
-    names = [name for name in mode.names if not (tests and name == "model.ckpt")]
+    names = [name for name in mode.names if settings.fits or name != "model.ckpt"]
     for other in MODES.values():
         # What that mode wrote would be neither its result nor this one's.
         shared = {*names}.intersection(other.names) - {"model_card.md"}

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from padim_lit import digests
 from padim_lit.checkpoint.format import sha256_of
 from padim_lit.checkpoint.state import load_identified, save_detector
-from padim_lit.cli.build import device_of, make_data
+from padim_lit.cli.build import device_of, listed, make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
@@ -58,17 +58,13 @@ class GoodImages(Loading):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key, optional in {"images": hasattr(self, "data"), "good": True}.items():
-            given = _listed(value := getattr(self, key, None))
+            given = listed(value := getattr(self, key, None))
             wrong = not given or not all(isinstance(one, str) for one in given)
             if wrong and not (value is None and optional):
                 raise InputError(
                     f"{key}={value}: give a photo, a folder or a quoted pattern, or several, as in "
                     f"{key}=[first,second]"
                 )
-
-
-def _listed(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [given]
 
 
 @dataclass
@@ -101,12 +97,16 @@ def full_model(path: str) -> tuple[Detector, str]:
     detector.require_state()
     # For mode=calibrate, where other images take the threshold.
     calibration = detector.calibration
-    if calibration is not None:
-        # For a person to see whether it rose: nothing is decided by it.
-        detector.provenance["threshold_before"] = calibration.threshold
     if calibration is not None and calibration.method != BY_HAND:
         detector.provenance["false_alarm_rate"] = calibration.false_alarm_rate
     return detector, sha256
+
+
+def unset_threshold(detector: Detector) -> None:
+    """Forget a threshold, but for a person to see whether the next one has risen."""
+    if detector.calibration is not None:
+        detector.provenance["threshold_before"] = detector.calibration.threshold
+        detector.calibration = None
 
 
 class GivenImages:
@@ -132,7 +132,7 @@ class GivenImages:
             self.detector, self.parent = other.detector, other.parent
         self.mode, key = (settings.mode, "images") if other is None else ("calibrate", "good")
         if (given := getattr(settings, key)) is not None:
-            names = _listed(given)
+            names = listed(given)
             self.what = f"{key}=[{','.join(names)}]" if given is names else f"{key}={given}"
             parts = [images_of(one, self.detector, key) for one in names]
             if self.mode != "remove":  # which may take defects out
@@ -152,6 +152,15 @@ class GivenImages:
         """Digests of the images in the model; None where they are not known."""
         held = self.detector.require_state().digests
         return None if held is None else frozenset(digests.keys(held))
+
+    def require_held(self) -> frozenset[bytes]:
+        """Return `held`, or raise InputError: those in the model score too low for a threshold."""
+        if (held := self.held) is None:
+            raise InputError(
+                f"ckpt={self.parent['ckpt']}: which images it holds is not known (an old "
+                "checkpoint, or one of a plain Trainer), and those score too low; fit it again"
+            )
+        return held
 
     @property
     def gone(self) -> frozenset[bytes]:

@@ -38,7 +38,7 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
         )
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
-        return f"{group[1]} is no key of this mode, but of {readers}; leave it out"
+        return f"{group[1]} is no key of this mode, but of {', '.join(readers)}; leave it out"
     if preset := re.match(r"In 'experiment/(\w+)': .*Key '(\w+)' not in", first):
         return f"experiment={preset[1]}: sets {preset[2]}, no key of this mode; leave one out"
     if unset := UNSET.search(first):
@@ -74,12 +74,11 @@ def _unknown(key: str, kind: type) -> str:
     if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
         meant = [f"{last} stands alone: give {last}=VALUE;"]
     if not dot and (readers := _readers(key)):
-        kinds = [mode.settings_class() for mode in MODES.values()]
-        fits = [issubclass(reader, Embedding) for reader in kinds if key in _keys(reader)]
-        fixed = all(fits) and not issubclass(kind, Embedding)
+        of_fits = all(issubclass(reader, Embedding) for reader in readers.values())
+        fixed = of_fits and not issubclass(kind, Embedding)
         stays = ": what a model was fitted with stays; fit again to change it" if fixed else ""
         todo = " ".join(meant) or f"leave it out{stays}"
-        return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"
+        return f"{key} is no key of mode={kind.mode}, but of {', '.join(readers)}; {todo}"
     return " ".join([f"unknown key {key};", *meant, f"known here: {', '.join(known)}"])
 
 
@@ -87,11 +86,10 @@ def _keys(kind: type) -> list[str]:
     return [one.name for one in fields(kind) if one.name[0] != "_"]
 
 
-def _readers(key: str) -> str:
-    """Return the modes that have the key."""
-    return ", ".join(
-        f"mode={name}" for name, mode in MODES.items() if key in _keys(mode.settings_class())
-    )
+def _readers(key: str) -> dict[str, type]:
+    """Return the modes that have the key, and their settings."""
+    kinds = {f"mode={name}": mode.settings_class() for name, mode in MODES.items()}
+    return {name: kind for name, kind in kinds.items() if key in _keys(kind)}
 
 
 def one_line(error: BaseException) -> str:

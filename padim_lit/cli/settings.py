@@ -83,6 +83,11 @@ class Settings:
             if key in CHECKS:
                 CHECKS[key](value)
 
+    @property
+    def fits(self) -> bool:
+        """Whether training images are needed: a test of a checkpoint takes none."""
+        return True
+
 
 @dataclass
 class OnDevice(Settings):

@@ -124,7 +124,7 @@ class AnomalyData(LightningDataModule):
         if self.fits:
             _require_enough(split.name, len(split.train))
         self.test_items = list(split.test)
-        if not (self.test_optional and self.fits):
+        if not self.test_optional:
             self.require_test()
         if not self.look:
             self.train_items = list(split.train)

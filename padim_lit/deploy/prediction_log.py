@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
 # Not in every line.
-OPTIONAL = COLUMNS[4:]
+OPTIONAL = ("picture", "at", "threshold", "mask")
 # What a user may have changed, of what all scores depend on.
 NAMED = {"model_sha256": "model", "threshold": "threshold", "source": "source"}
 #: Errors of reading a file that is not as it was written.

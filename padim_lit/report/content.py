@@ -93,8 +93,8 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
 
 def _sweep(sweep: SweepFolder, name: str, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     configurations = finite(found)
-    for found in configurations:
-        found["missed"] = missed(sweep, found["proj"], found["dim"])
+    for one in configurations:
+        one["missed"] = missed(sweep, one["proj"], one["dim"])
     marked = [key for m in DRAWN for key in claimed(configurations, m)]
     projs = [proj for proj in sweep.projs if marked and proj != "identity"]
     fits = [_fit(sweep, proj, m) for proj in projs for m in DRAWN]

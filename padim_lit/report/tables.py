@@ -88,14 +88,15 @@ def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
 def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     """Make Table 1: means and spreads by data set, backbone and D, and differences."""
     key, base = content["versus"]
-    every = content["table"]
-    rows = [r for r in every if any(known(c["mean"][metric]) for c in r["cells"].values())]
+    rows = [
+        r for r in content["table"] if any(known(c["mean"][metric]) for c in r["cells"].values())
+    ]
     if not rows:
         return None
     projs = [p for p in content["projs"] if any(p in r["cells"] for r in rows)]
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != "jl"))
-    every = {p for r in rows for p, c in r["cells"].items() if c["difference"]}
+    differing = {p for r in rows for p, c in r["cells"].items() if c["difference"]}
     lines = []
     for row in rows:
         cells = row["cells"]
@@ -107,7 +108,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         line |= {"D": fact(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
             line[proj] = _mean(cells.get(proj), metric, best=means.get(proj, "") == top)
-            if proj in every:
+            if proj in differing:
                 other = base if key == "proj" else f"{proj}, {key}={base}"
                 line[f"{proj} − {other}"] = _difference(cells.get(proj), metric)
         lines.append(line)

@@ -83,9 +83,8 @@ def folder_table(scored: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _folder(one: Mapping[str, Any]) -> dict[str, Cell]:
-    images, called = len(one["scores"]), None
-    for mark in one["thresholds"]:
-        called = sum(score >= mark["value"] for score in one["scores"])
+    images, mark = len(one["scores"]), next(iter(one["thresholds"]), None)
+    called = None if mark is None else sum(score >= mark["value"] for score in one["scores"])
     rate = called / images if called is not None and images else None
     middle = median(known) if (known := [p for p in one["p"] if p is not None]) else None
     return {

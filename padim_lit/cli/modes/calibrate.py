@@ -82,12 +82,7 @@ def by_images(
     Raises:
         InputError: see `run`.
     """
-    detector, held, what = given.detector, given.held, given.what
-    if held is None:
-        raise InputError(
-            f"ckpt={given.parent['ckpt']}: which images it holds is not known (an old "
-            "checkpoint, or one of a plain Trainer), and those score too low; fit it again"
-        )
+    detector, held, what = given.detector, given.require_held(), given.what
     rate = rate or detector.provenance.get("false_alarm_rate", FALSE_ALARM_RATE)
     learnt = learners(detector)
     without = held if learnt else frozenset()

@@ -66,6 +66,10 @@ class Fit(OneDim, Scoring):
                 "fit; give one of the two"
             )
 
+    @property
+    def fits(self) -> bool:
+        return not self.ckpt
+
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """Fit (or load ``settings.ckpt``), test, and write everything into `folder`.

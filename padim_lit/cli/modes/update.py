@@ -8,7 +8,14 @@ from typing import Any
 from omegaconf import MISSING
 
 from padim_lit import digests
-from padim_lit.cli.good_images import GivenImages, GoodImages, GoodImagesOrData, finish, full_model
+from padim_lit.cli.good_images import (
+    GivenImages,
+    GoodImages,
+    GoodImagesOrData,
+    finish,
+    full_model,
+    unset_threshold,
+)
 from padim_lit.cli.modes.calibrate import by_images
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
@@ -88,7 +95,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
         about["history"] = [{"parent": path, **step} for step in about.get("history", [])]
         if len(counts) == 1:
             whole = part
-            whole.calibration = None  # `finish` says so
+            unset_threshold(whole)  # `finish` says so
             continue
         require_alike(whole, part, (paths[0], path))
         add_images(whole, part.require_state(), settings.repeats, path)
@@ -183,7 +190,9 @@ def _gather(
     """Return the model and its images, the ``good`` ones, and sums over those not to `skip`."""
     given = GivenImages(settings)
     good = None if settings.good is None else GivenImages(settings, given)
-    given.detector.calibration = None  # `finish` says so
+    if good is not None:
+        good.require_held()
+    unset_threshold(given.detector)  # `finish` says so
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
             f"ckpt={settings.ckpt} was fitted with trainer.precision={precision}: its "
