@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, betaincinv
+from scipy.special import betaincinv
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -342,21 +342,29 @@ def _order(total: int, rate: float) -> int:
 def contradicts(calibration: Calibration, alarms: int, good: int, parts: int | None = None) -> bool:
     """Whether so many false alarms among fresh good images speak against the printed interval.
 
-    They do where a true rate at the nearer end of the interval would give as many, or as few, in
-    less than (1 − `CONFIDENCE`)/2 of all cases. Images of one part say little more than one of
-    them: where the good ones are of fewer `parts`, the same share of these is judged.
+    They do where as many, or as few, are found in less than (1 − `CONFIDENCE`)/2 of all cases. With
+    a threshold above the k-th smallest of K scores their number is beta-binomial, as `choose`'s
+    rate is Beta distributed; with one by hand it is judged at the nearer end of the interval.
+    Images of one part say little more than one of them: where the good ones are of fewer `parts`,
+    the same share of these is judged.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> contradicts(calibrate(Measured(scores, scores)), alarms=24, good=260)
     True
     """
+    from scipy.stats import betabinom, binom  # half a second, which who loads a model does without
+
     if calibration.interval is None or not good:
         return False
-    low, high = calibration.interval
     parts = parts or good
+    if calibration.method == BY_HAND:
+        least, most = (binom(parts, end) for end in calibration.interval)
+    else:
+        total = len(calibration.scores)
+        k = min(_order(total, calibration.false_alarm_rate), total)
+        least = most = betabinom(parts, total + 1 - k, k)
     share = alarms * parts / good
-    few, many = bdtr(math.ceil(share), parts, low), 1 - bdtr(math.floor(share) - 1, parts, high)
-    return bool(min(few, many if share >= 1 else 1) < ENDS[0])
+    return bool(min(least.cdf(math.ceil(share)), most.sf(math.floor(share) - 1)) < ENDS[0])
 
 
 def describe(calibration: Calibration) -> str:

@@ -1,6 +1,7 @@
 """Thresholds and p-values against what they promise."""
 
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from _helpers.fits import fitted_detector
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, hypergeom
 
 from padim_lit import InputError
 from padim_lit.checkpoint.state import load_detector, save_detector
@@ -195,6 +196,39 @@ def test_a_test_set_contradicts_the_interval_where_chance_does_not_explain_it(
 ):
     scores = torch.linspace(1, 3, 199)  # 1 %: 0.12 % to 2.77 %
     assert contradicts(calibrate(Measured(scores, scores), 0.01), alarms, good) is against
+
+
+@pytest.mark.parametrize(
+    ("total", "good", "first"),
+    [(60, 20, 3), (60, 40, 4), (60, 100, 8), (99, 100, 6), (256, 100, 4)],
+)
+def test_too_many_alarms_are_those_of_less_than_a_fortieth_of_all_cases(total, good, first):
+    known = known_by(np.arange(float(total)))
+    assert not contradicts(known, first - 1, good) and contradicts(known, first, good)
+    # Of all K + n scores in a row any n may be the fresh ones: m of these alarm where as many are
+    # among the highest m + K - k.
+    above = round(expected_rate(total, 0.01) * (total + 1)) - 1
+    for alarms, against in ((first - 1, False), (first, True)):
+        law = hypergeom(total + good, good, alarms + above)
+        assert bool(law.sf(alarms - 1) < 0.025) is against
+
+
+@pytest.mark.parametrize(("total", "rate", "good"), [(99, 0.05, 400), (300, 0.05, 1000)])
+def test_a_promise_that_holds_is_contradicted_in_a_fortieth_of_all_cases_a_side(total, rate, good):
+    rng, counts = np.random.default_rng(0), Counter()
+    for _ in range(2000):
+        threshold = choose(rng.exponential(size=total), rate).threshold
+        counts[int((rng.exponential(size=good) >= threshold).sum())] += 1
+    known, found = known_by(np.arange(float(total)), rate), np.zeros(2)
+    for alarms, times in counts.items():
+        found[int(alarms < rate * good)] += times * contradicts(known, alarms, good)
+    # 50 of each are expected, fewer as alarms are whole numbers; three standard errors are 20.
+    assert (found >= 20).all() and (found <= 70).all(), found
+
+
+def test_a_threshold_by_hand_is_judged_by_the_end_of_its_interval():
+    known = by_hand(known_by(np.arange(60.0)), 59.5, "topk")  # 0 to 5.96 %
+    assert [contradicts(known, alarms, 20) for alarms in (4, 5)] == [False, True]
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])
