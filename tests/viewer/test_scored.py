@@ -170,6 +170,19 @@ def test_drift_is_told_against_the_good_images_of_the_fit(view, folder):
     assert f"above {shares[0]} % and {shares[1]} % of the known good images" in said
 
 
+def test_the_median_of_two_is_their_mean_and_quantiles_are_numpys(view):
+    for count in (1, 2, 5, 100):
+        values = np.random.default_rng(count).gamma(4, size=count).tolist()
+        for share in (0.05, 0.5, 0.95):
+            found = view.js(f"quantile(ranked({values}), {share})")
+            assert found == pytest.approx(np.quantile(values, share), rel=1e-12)
+    note = "[...document.querySelectorAll('#drift p')].pop().textContent"
+    view.js(
+        "drawDrift({ ...now.run, good: [], order: [0, 1, 2, 3], scores: [17, 54, 1, 2] }, [0, 60])"
+    )
+    assert "Median of the first 2: 35.50, of the last 2: 1.50." in view.js(note)
+
+
 @pytest.mark.parametrize(
     ("apart", "marks"),  # seconds between two images
     [(0, {"10", "30"}), (3600, {"10:46", "06:46"}), (9e4, {"09-18", "10-09"})],

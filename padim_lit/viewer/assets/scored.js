@@ -44,7 +44,12 @@ function regionsOf(run, index) {
   return run.regions[index].map(([left, top, right, bottom, area, peak]) => `x ${pixel(left)} to ${pixel(right)}, y ${pixel(top)} to ${pixel(bottom)}, area ${pixel(area)}, peak ${peak.toFixed(2)}`);
 }
 
-const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+/** As NumPy's: between two values on a line, so that the median of an even number is their mean. */
+function quantile(sorted, share) {
+  const at = share * (sorted.length - 1), low = sorted[Math.floor(at)];
+  return low + (at % 1) * (sorted[Math.ceil(at)] - low);
+}
+
 const ranked = (values) => [...values].sort((a, b) => a - b);
 
 /** Scores by time, over the range of the good images' scores; returns the threshold line's mover. */
