@@ -127,5 +127,6 @@ def _write(folders: Sequence[str], out: Path, versus: str | None) -> None:
         write_bytes(beside / name, picture)
     # Last: a report that is there has its figures.
     write_text(out, page)
-    print(f"figures  {beside.resolve()} ({len(drawn)} files)")
+    if drawn:
+        print(f"figures  {beside.resolve()} ({count(len(drawn), 'file')})")
     print(f"report   {out.resolve()}")

@@ -21,7 +21,7 @@ from padim_lit.analysis.result_files import find, finite
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.analysis.table1 import base_of
 from padim_lit.errors import InputError
-from padim_lit.report import figures
+from padim_lit.report import command, figures
 from padim_lit.report.command import build, main, render
 from padim_lit.report.content import describe
 from padim_lit.report.page import to_script
@@ -492,6 +492,16 @@ def test_command_line(folders, drawn, tmp_path, monkeypatch, capsys):
     html = out.read_text()
     # Nothing that a browser would fetch.
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#|data:)|url\((?!#)|@import""", html)
+
+
+def test_no_figures_are_named_where_none_were_written(tmp_path, monkeypatch, capsys):
+    write_sweep(tmp_path / "s", dims=(50,))
+    for drawn, said in ({}, []), ({"a.svg": b"<svg/>"}, [f"{tmp_path / 'r_figures'} (1 file)"]):
+        monkeypatch.setattr(command, "draw", lambda content, drawn=drawn: drawn)
+        main([str(tmp_path / "s"), "--out", str(tmp_path / "r.html")])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == f"report   {tmp_path / 'r.html'}"
+        assert lines[:-1] == [f"figures  {one}" for one in said]
 
 
 def failure(capsys, *words) -> tuple[int, str]:
