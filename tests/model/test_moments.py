@@ -58,7 +58,8 @@ def error(state, x):
 def test_matches_numpy_in_float64_up_to_a_mean_of_1000_spreads(offset, batch):
     x = images(300, offset)
     mean, covariance = error(fit(x.split(batch)), x)
-    assert mean < 1e-6
+    # Below some spreads the centred rows are rounded; above, float32 holds them exactly.
+    assert mean < (5e-8 if offset < 2 else 1e-14)
     assert covariance < 1e-6
 
 
