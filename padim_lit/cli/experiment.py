@@ -30,7 +30,7 @@ from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
-from padim_lit.system.atomic import HeldElsewhere, run_folder
+from padim_lit.system.atomic import HeldElsewhere, run_folder, writing
 from padim_lit.system.console import never_fail_to_print, print_facts, print_line
 from padim_lit.system.memory import keep_freed_memory
 from padim_lit.system.versions import commit
@@ -156,6 +156,14 @@ class SweepReport(HydraCallback):
 
     def __init__(self, table1: bool = False) -> None:
         self.table1 = table1
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(config.hydra.run.dir)
+        try:
+            with writing(folder):  # Hydra would say neither what it is for nor what to do
+                folder.mkdir(parents=True, exist_ok=True)
+        except InputError as error:
+            sys.exit(f"error: {one_line(error)}")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         typed = read_overrides(list(config.hydra.overrides.task))

@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from hydra import version
@@ -24,6 +25,7 @@ from padim_lit.cli.hydra_internals import run_hydra
 from padim_lit.cli.targets import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import launchers
+from padim_lit.system.atomic import writing
 from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.orphans import be_parent, end_with_parent
 
@@ -102,4 +104,5 @@ def main() -> None:
         except ValueError as error:
             if isinstance(error, InputError) or not isinstance(error.__cause__, LOGGING_CAUSES):
                 raise
-            raise error.__cause__ from error
+            with writing(Path(getattr(error.__cause__, "filename", None) or "run.log")):
+                raise error.__cause__ from error
