@@ -18,6 +18,12 @@ UNSET = re.compile(
     r"Missing mandatory value: (\S+)|interpolation '\${([\w.]+)}': Incompatible value 'None'"
 )
 
+#: What it says of a value of another kind, and what we call the kinds.
+OF_NO_KIND = re.compile(
+    r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (Integer|Float|bool)"
+)
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+
 
 def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     """One line for a config that Hydra or OmegaConf refuses: what was given, what to do."""
@@ -49,6 +55,8 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
         if is_dataclass(cause.object_type):
             return _unknown(cause.full_key, cause.object_type)
         return " ".join(lines)
+    if wrong := OF_NO_KIND.search(str(cause)):
+        return f"{getattr(cause, 'full_key', '')}={wrong[1]}: must be {KINDS[wrong[2]]}"
     if cause is error or cause is None:
         key = getattr(error, "full_key", None)
         return f"{key}: {first}" if key and key not in first else first
