@@ -43,8 +43,11 @@ class Version:
 
     @classmethod
     def of(cls, path: str | Path) -> "Version":
-        """Return the version that is there now; raise OSError where there is none."""
-        stat = os.stat(path)  # noqa: PTH116 - once for each file of a watched folder
+        """Return the version that is there now; of size and time 0 where none can be looked at."""
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - once for each file of a watched folder
+        except OSError:  # gone in the meantime, or a link that leads nowhere
+            return cls(str(path), 0, 0)
         return cls(str(path), stat.st_size, stat.st_mtime_ns)
 
 

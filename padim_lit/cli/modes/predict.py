@@ -188,18 +188,22 @@ class PredictRun:
             task = bar.add_task("images", total=len(files))
 
             def refuse(path: Path, error: InputError) -> None:
-                self.refuse(_version(path), error)
+                self.refuse(Version.of(path), error)
                 bar.advance(task)
 
             for seen, prediction in self.predictor.stream_seen(files, refuse, self.side):
-                self.keep(_version(seen.path), seen, prediction)
+                self.keep(Version.of(seen.path), seen, prediction)
                 bar.advance(task)
 
     def watch(self) -> None:
         """Score what comes, until Ctrl-C, SIGTERM or `watch_idle` seconds without."""
         settings, done = self.settings, self.scored.done
         folder, idle = typed_path(settings.images), settings.watch_idle
-        watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
+
+        def known(v: Version) -> bool:  # of a file that went after it was scored, nothing is new
+            return v.path in done and v in (done[v.path], Version(v.path, 0, 0))
+
+        watcher = Watcher(folder, settings.watch_settle, known)
         pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
@@ -237,7 +241,7 @@ class PredictRun:
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
-            if rest < self.patience or _version(version.path) != version:
+            if rest < self.patience or Version.of(version.path) != version:
                 return None  # maybe somebody still writes it
             # The system's own errors have a number, those of a broken image have none.
             if getattr(error.__cause__, "errno", None) is None:
@@ -247,7 +251,7 @@ class PredictRun:
                 log.warning("tried again later: %s", error)
             self.postponed[version] = error
             return None
-        if _version(version.path) != version:  # changed while it was read
+        if Version.of(version.path) != version:  # changed while it was read
             return None
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
@@ -362,13 +366,6 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(which, handler)
     if came:
         signal.raise_signal(came[0])
-
-
-def _version(path: str | Path) -> Version:
-    try:
-        return Version.of(path)
-    except OSError:  # gone in the meantime
-        return Version(str(path), 0, 0)
 
 
 def _stem(path: str, which: Version | str) -> str:

@@ -427,6 +427,26 @@ def test_a_watch_that_goes_on_counts_what_it_skipped_apart(zygote, here, tmp_pat
     assert "1 file that cannot be read; predictions.jsonl says which" in again.out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links take rights there")
+def test_a_watch_tells_of_links_that_lead_nowhere_until_their_files_arrive(zygote, here, tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    stored = [save_image(tmp_path / f"{n}.png", seed=n) for n in range(2)]
+    (inbox / "there.png").symlink_to(stored[0])
+    (inbox / "late.png").symlink_to(stored[1])
+    args = [*PREDICT, *watch("watch_idle=0.3")[1:], f"images={inbox}", "hydra.run.dir=links"]
+    stored[1].rename(tmp_path / "away")
+    first = zygote.run(args, here)
+    assert first.code == 0 and "scored   1 image" in first.out, first.err
+    assert "1 file that cannot be read" in first.out and "No such file" in first.out + first.err
+    (tmp_path / "away").rename(stored[1])
+    stored[0].unlink()  # which was scored
+    again = zygote.run(args, here)
+    assert again.code == 0 and "scored   2 images" in again.out and "No such file" not in again.out
+    found = [(Path(line["path"]).name, "error" in line) for line in lines(here / "links")]
+    assert found == [("there.png", False), ("late.png", True), ("late.png", False)]
+
+
 def wait_for(file: Path, count: int, process: Running) -> None:
     end = time.monotonic() + TIMEOUT
     while not (file.exists() and file.read_bytes().count(b"\n") >= count):
