@@ -86,6 +86,12 @@ class GoodImagesOrData(WithData, GoodImages):
                 f"{others and f'; {others} needs neither'}"
             )
 
+    @property
+    def unread(self) -> dict[str, str]:
+        keys = () if self.data else ("seed", "full_check", "picture_cache")
+        more = () if self.data or self.images else ("batch_size", "num_workers")
+        return dict.fromkeys(keys, "data=NAME") | dict.fromkeys(more, "images=FILES or data=NAME")
+
 
 def full_model(path: str) -> tuple[Detector, str]:
     """A checkpoint's model with its moments, and the file's digest.

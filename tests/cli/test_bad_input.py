@@ -13,6 +13,10 @@ from _helpers.cli import RESNET18, environment, run_plain
 from _helpers.outcome import leftovers, require_one_clear_line, truncate
 from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image, save_mask
+from hydra import compose, initialize_config_dir
+
+from padim_lit.cli import config
+from padim_lit.errors import InputError
 
 
 class Case(NamedTuple):
@@ -326,6 +330,18 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
             ("proj.sketch=20: mode=ablation does not use it", "leave it out"),
         ),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
+        # Keys that this run would not read, and others of its mode do.
+        (
+            "mode=predict ckpt=a images=b watch_idle=3",
+            ("watch_idle=3 is of watch=true: give that, or leave watch_idle out",),
+        ),
+        ("mode=predict ckpt=a images=b undecided=true", ("undecided=true is of watch=true",)),
+        ("mode=calibrate ckpt=a threshold=7 batch_size=5", ("batch_size=5 is of images=FILES or",)),
+        ("mode=update ckpt=a images=b seed=3", ("seed=3 is of data=NAME",)),
+        (
+            "data=folder data.root=b calibration=0 false_alarm_rate=0.3",
+            ("false_alarm_rate=0.3 is of calibration=NUMBER above 0",),
+        ),
     ],
     every=3,
 )
@@ -333,6 +349,16 @@ def test_values_are_checked_and_keys_known_in_every_mode(zygote, tmp_path, args,
     result = zygote.run([*args.split(), "hydra.run.dir=run"], tmp_path)
     require_one_clear_line(result, words)
     assert leftovers(tmp_path) == []
+
+
+def test_a_key_that_a_run_does_not_read_may_stand_in_a_file():
+    words = ["mode=predict", "ckpt=a", "images=b", "watch_idle=3"]
+    config.register()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        composed = compose("config", words)
+    assert config.settings_of(composed, words[:-1]).watch_idle == 3
+    with pytest.raises(InputError, match="watch_idle=3 is of watch=true"):
+        config.settings_of(composed, words)
 
 
 def test_a_sweep_folder_below_a_file_is_refused(zygote, here):

@@ -83,6 +83,11 @@ class Predict(Deciding):
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
 
+    @property
+    def unread(self) -> dict[str, str]:
+        keys = () if self.watch else ("undecided", "watch_settle", "watch_idle")
+        return dict.fromkeys(keys, "watch=true")
+
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
     """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what arrives there.
