@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.published import contradictions
+from padim_lit.analysis.published import CONTRADICTIONS
 from padim_lit.analysis.result_files import find, read_distortion
 from padim_lit.analysis.sweep_results import NoSweepError, planted, read_sweeps
 from padim_lit.errors import InputError
@@ -73,7 +73,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         compared=tables.seeds_compared(content),
         bold=any(cell.best for _, t in table1 for row in t.rows for cell in row.values()),
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
-        contradictions=contradictions(),
+        contradictions=CONTRADICTIONS,
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
         rate=ABLATION_ALARM_RATE,
