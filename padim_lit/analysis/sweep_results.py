@@ -182,9 +182,7 @@ class SweepFolder:
         return np.stack([values[at] for values in kept]).astype(np.float64)
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
-        """Return `paired_difference` a − b of two (projection, D) over `seeds`.
-
-        None: all seeds that both have.
+        """Return `pooled` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         There must be one.
         """
@@ -297,7 +295,7 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
 def pooled(
     sweeps: Sequence[SweepFolder], a: Method, b: Method, metric: str, seeds: Seeds = None
 ) -> Estimate:
-    """Pool `SweepFolder.difference` over sweeps with `pooled_difference`.
+    """Return the mean over sweeps of a − b, as `pooled_difference` has it.
 
     Of two AUROCs it is within ±1, and so is its interval.
     """

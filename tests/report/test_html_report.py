@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.browser import texts
-from _helpers.sweeps import editing, write_distortion, write_scores, write_sweep
+from _helpers.sweeps import editing, paired, write_distortion, write_scores, write_sweep
 from PIL import Image
 from scipy.stats import norm, t
 
-from padim_lit.analysis.bootstrap import paired_difference
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import ANOMALIB, CATEGORIES, CONTRADICTIONS, REPORT, report_mean
 from padim_lit.analysis.result_files import find, finite
@@ -293,7 +292,7 @@ def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path
         )
         for of, those in (("points", [[0, 1]] * len(sweeps)), ("resamples", orders))
     )
-    expected = paired_difference(points, 0 * points, resampled, 0 * resampled)
+    expected = paired(points, 0 * points, resampled, 0 * resampled)
     found = mean["cells"]["jl"]["difference"]["pixel_auroc"]
     assert (found["value"], found["low"], found["high"]) == pytest.approx(
         (expected.value, expected.low, expected.high)
@@ -387,7 +386,7 @@ def test_sweeps_that_differ_in_a_key_are_compared_image_by_image_and_draw_by_dra
         for of in ("points", "resamples")
         for s in (position, mixture)
     ]
-    expected = paired_difference(*parts)
+    expected = paired(*parts)
     cells = {r["title"]: r["cells"]["jl"]["difference"] for r in content["table"] if not r["mean"]}
     (found,) = [one["image_auroc"] for one in cells.values() if one]
     assert found["value"] == pytest.approx(0.05)
