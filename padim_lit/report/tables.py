@@ -145,20 +145,16 @@ def seeds_compared(content: Mapping[str, Any]) -> set[int]:
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
-    """Make the table of eq. 15's fits to the means over seeds of every data set and projection."""
+    """Make the table of eq. 15's fits to jl's means over seeds of every data set."""
     rows = []
-    columns = {"points": "points", "p": "p", "limit": "q/k²", "rmse": "RMSE", "r_squared": "R²"}
-    for sweep, fit in [(s, f) for s in sweeps for f in s["fits"] if f["metric"] == metric]:
-        why = f": {fit['why']}" if "why" in fit else ""
-        row = {"data": Cell(sweep["label"]), "projection": Cell(fit["proj"] + why)}
-        row |= {name: fact(fit.get(key)) for key, name in columns.items()}
-        if ends := fit.get("limit_interval"):
-            limit = {"value": fit["limit"], "low": ends[0], "high": ends[1]}
-            row["q/k²"] = fact(limit)
-        elif "limit" in fit:
-            row["q/k²"] = Cell("not determined")
-        rows.append(row)
-    caption = f"Least-squares fits of eq. 15 to the means over seeds, {METRICS[f'test/{metric}']}"
+    for sweep in [s for s in sweeps if metric in s["fits"]]:
+        fit = sweep["fits"][metric]
+        limit = Cell("not determined")
+        if ends := fit["limit_interval"]:
+            limit = fact({"value": fit["limit"], "low": ends[0], "high": ends[1]})
+        row = {"data": Cell(sweep["label"]), "points": fact(fit["points"]), "p": fact(fit["p"])}
+        rows.append(row | {"q/k²": limit, "RMSE": fact(fit["rmse"]), "R²": fact(fit["r_squared"])})
+    caption = f"Least-squares fits of eq. 15 to jl's means, {METRICS[f'test/{metric}']}"
     return Table(caption, rows) if rows else None
 
 
