@@ -92,10 +92,6 @@ Method = tuple[str, int]
 Seeds = Sequence[int] | None
 
 
-class NoSweepError(InputError):
-    """The folders hold no sweep, though maybe something else that can be shown."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One configuration: projection, D, seed, and what was measured; None where undefined."""
@@ -269,23 +265,22 @@ class SweepFolder:
         return [self._by_key[proj, dim, seed] for seed in seeds]
 
 
-def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
+def read_sweeps(paths: Iterable[str | os.PathLike], required: bool = True) -> list[SweepFolder]:
     """Every sweep in or below the folders `paths`, in the order of their names, each once.
 
     An ablation's folder holds a rows.json. A multirun's holds Hydra's multirun.yaml, beside the
     folders of its jobs; of those, finished fits are read. Jobs that failed are left out.
 
     Raises:
-        NoSweepError: no sweep is found.
-        InputError: a path is no folder, or a file cannot be read.
+        InputError: a path is no folder, a file cannot be read, or `required` and no sweep is found.
     """
     paths = list(paths)
     files = find(paths, "rows.json", "multirun.yaml")
     # Their jobs are not this sweep's, and `collect` leaves them out too.
     old = {f.parent / n for f in files if f.name == "multirun.yaml" for n in left_behind(f.parent)}
     sweeps = [sweep for file in files if file.parent not in old for sweep in _read_sweep(file)]
-    if not sweeps:
-        raise NoSweepError(
+    if required and not sweeps:
+        raise InputError(
             f"no sweep with a finished job in {', '.join(map(str, paths))}; give the folder of an "
             "experiment=ablation or of a sweep (-m); python -m padim_lit.viewer shows single runs"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from padim_lit.analysis.published import CONTRADICTIONS
 from padim_lit.analysis.result_files import find, read_distortion
-from padim_lit.analysis.sweep_results import NoSweepError, planted, read_sweeps
+from padim_lit.analysis.sweep_results import planted, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
@@ -35,12 +35,8 @@ def build(paths: Sequence[str | os.PathLike], versus: str | None = None) -> dict
     """
     pictures = [(file, shows) for name, shows in PICTURES.items() for file in find(paths, name)]
     distortions = find(paths, "distortion.json")
-    try:
-        sweeps = read_sweeps(paths)
-    except NoSweepError:
-        if not distortions and not any(file.name == "figure4.png" for file, _ in pictures):
-            raise
-        sweeps = []
+    other = distortions or any(file.name == "figure4.png" for file, _ in pictures)
+    sweeps = read_sweeps(paths, required=not other)
     rows = sum(len(sweep.rows) for sweep in sweeps)
     found = f"{count(len(sweeps), 'sweep')}, {count(rows, 'configuration')}"
     say(f"{found}: fits, intervals, verdicts ...")
