@@ -416,7 +416,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     apart = [key for key in keys if not INCIDENTAL.match(key)]
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
-        require(row, where, texts=["proj"], whole=["dim", "seed"])
+        require(row, where, {"proj": str, "dim": int, "seed": int})
         measured = {key: value for key, value in row.items() if MEASURED.match(key)}
         found = Row(row["proj"], row["dim"], row["seed"], measured, Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})
