@@ -30,7 +30,14 @@ from padim_lit.system.console import count, pace, print_facts, print_line, progr
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
-from padim_lit.visualization.overlay import EXPLAINED_SIDE, SIDE, caption_of, colours, side_by_side
+from padim_lit.visualization.overlay import (
+    EXPLAINED_SIDE,
+    SIDE,
+    Heat,
+    caption_of,
+    colours,
+    side_by_side,
+)
 
 log = logging.getLogger(__name__)
 
@@ -272,10 +279,8 @@ class PredictRun:
             caption = caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
             if self.scale is None:
                 caption.append("colours span this map alone: compare no others")
-            drawn = side_by_side(
-                np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
-                self.roi,
-            )  # fmt: skip
+            heat = Heat(found.map, found.view, scale, threshold, self.roi)
+            drawn = side_by_side(np.asarray(seen.picture), heat, caption, why)
             more |= {"map_colours": scale, **self.write("picture", version, drawn)}
             small = GalleryEntry(
                 role=SCORED,

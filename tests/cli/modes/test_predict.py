@@ -37,7 +37,7 @@ from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import csv_text
 from padim_lit.viewer.content import build
-from padim_lit.visualization.overlay import boxed, caption_of, colours, contour, side_by_side
+from padim_lit.visualization.overlay import Heat, boxed, caption_of, colours, contour, side_by_side
 from padim_lit.visualization.panels import GAP
 
 FIT = [*TINY, "image_score=max"]
@@ -855,7 +855,7 @@ def test_an_overlay_shows_the_contour(tmp_path):
     assert caption == ["Prüf ×.png", "score 2.00, threshold 1.00: defective"]
 
     def drawn(**more):
-        png = side_by_side(image, map, view, (0, 2), 1.0, caption, **more)
+        png = side_by_side(image, Heat(map, view, (0, 2), 1.0, **more), caption)
         whole = pixels(io.BytesIO(png))
         assert whole.shape[0] > 160 and (whole[:150, :150] == 100).all()
         return whole[:150, 150 + GAP :][:, :150]
