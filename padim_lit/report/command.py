@@ -66,7 +66,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
-        compared=tables.seeds_compared(content),
+        compared=tables.compared(content),
         bold=any(cell.best for _, t in table1 for row in t.rows for cell in row.values()),
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         contradictions=CONTRADICTIONS,

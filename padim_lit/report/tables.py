@@ -14,11 +14,6 @@ from padim_lit.report.figures import several
 from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
-#: What must be said of an interval over two seeds.
-TWO_SEEDS = (
-    "2 seeds: two draws say little of how draws vary, so their part of an interval is widened 9.2 "
-    "times (with 3 seeds 2.7 times, with 5 1.6 times)."
-)
 #: Titles of those columns of evidence whose keys are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
@@ -138,10 +133,10 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     return Table(caption, lines, _means(rows)) if rows else None
 
 
-def seeds_compared(content: Mapping[str, Any]) -> set[int]:
-    """Return over how many seeds the differences with an interval are; empty without one."""
+def compared(content: Mapping[str, Any]) -> bool:
+    """Whether a difference has an interval."""
     every = [c["difference"].values() for row in content["table"] for c in row["cells"].values()]
-    return {found["seeds"] for one in every for found in one if known(found["low"])}
+    return any(known(found["low"]) for one in every for found in one)
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:

@@ -25,7 +25,7 @@ from padim_lit.report.command import build, main, render
 from padim_lit.report.content import describe
 from padim_lit.report.page import to_script
 from padim_lit.report.pictures import embed
-from padim_lit.report.tables import TWO_SEEDS, beside_published, table_one
+from padim_lit.report.tables import beside_published, table_one
 from padim_lit.system.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -423,13 +423,13 @@ def test_resamples_of_another_number_do_not_pair(tmp_path):
 
 
 def test_intervals_of_two_seeds_say_why_they_are_wide(tmp_path):
-    for seeds in ((0, 1), (0, 1, 2)):
+    for seeds in ((0,), (0, 1)):
         write_sweep(tmp_path, projs=("subset", "jl"), dims=(50,), seeds=seeds)
         page = rendered(build([tmp_path]))
-        assert ("2 seeds: two draws say little" in page) == (len(seeds) == 2)
-    for seeds, said in ((2, "9.2"), (3, "2.7"), (5, "1.6")):
+        assert ("two make it wide" in page) == (len(seeds) == 2)
+    for seeds, said in ((2, "widened 9.2 times"), (3, "3 seeds 2.7"), (5, "5 1.6")):
         widened = t.isf(0.025, seeds - 1) / norm.isf(0.025) * (seeds / (seeds - 1)) ** 0.5
-        assert f"{widened:.1f}" == said and said in TWO_SEEDS
+        assert f"{widened:.1f}" in said and said in page
 
 
 def test_numbers_that_are_not_finite_become_null():
