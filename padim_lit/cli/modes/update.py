@@ -16,7 +16,6 @@ from padim_lit.cli.good_images import (
     full_model,
     unset_threshold,
 )
-from padim_lit.cli.modes.calibrate import by_images
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.errors import InputError, require_choice
@@ -50,13 +49,11 @@ class Update(GoodImagesOrData):
     """New good images join a model.ckpt, without the old ones.
 
     Args:
-        good: good images that set the threshold at once, as mode=calibrate does; null: none is set
         repeats: an image that it holds, or that comes twice: refuse | skip | count (twice)
     """
 
     mode: str = "update"
     repeats: str = Merge.repeats
-    good: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,12 +66,10 @@ class Remove(GoodImages):
 
     Args:
         images: those to take out: a photo, a folder or a quoted pattern, or a list of them, [a,b]
-        good: good images that set the threshold at once, as mode=calibrate does; null: none is set
     """
 
     mode: str = "remove"
     images: Any = MISSING
-    good: Any = None
 
 
 def run_merge(settings: Merge, folder: Path) -> None:
@@ -125,7 +120,7 @@ def run(settings: Update, folder: Path) -> None:
         InputError: no such file, an image that cannot be read or is there already.
     """
     skip = settings.repeats == "skip"
-    given, good, state = _gather(settings, skip)
+    given, state = _gather(settings, skip)
     detector, what, left = given.detector, given.what, given.left
     if state.count == 0:
         raise InputError(
@@ -146,7 +141,7 @@ def run(settings: Update, folder: Path) -> None:
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    lines = [("added", said), ("data", what), *given.left_out(), *_decide(settings, good, facts)]
+    lines = [("added", said), ("data", what), *given.left_out()]
     finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
@@ -156,7 +151,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     Raises:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
-    given, good, state = _gather(settings)
+    given, state = _gather(settings)
     detector, what = given.detector, given.what
     error = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
@@ -168,30 +163,12 @@ def run_remove(settings: Remove, folder: Path) -> None:
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
-    said += _decide(settings, good, facts)
     finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 
-def _decide(
-    settings: Update | Remove, good: GivenImages | None, facts: dict[str, Any]
-) -> list[tuple[str, Any]]:
-    """Set a changed model's threshold by `good` images, complete `facts`, return the lines."""
-    if good is None:
-        return []
-    found, said = by_images(good, None)
-    del found["data"]
-    facts |= {"good": settings.good, "good_images": found.pop("images"), **found}
-    return said
-
-
-def _gather(
-    settings: Update | Remove, skip: bool = False
-) -> tuple[GivenImages, GivenImages | None, FitState]:
-    """Return the model and its images, the ``good`` ones, and sums over those not to `skip`."""
+def _gather(settings: Update | Remove, skip: bool = False) -> tuple[GivenImages, FitState]:
+    """Return the model, without a threshold, and its images; and sums over those not to `skip`."""
     given = GivenImages(settings)
-    good = None if settings.good is None else GivenImages(settings, given)
-    if good is not None:
-        good.require_held()
     unset_threshold(given.detector)  # `finish` says so
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
@@ -200,4 +177,4 @@ def _gather(
         )
     if skip and given.held is None:
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-    return given, good, given.over(partial(gather, given.detector), given.held if skip else None)
+    return given, given.over(partial(gather, given.detector), given.held if skip else None)
