@@ -169,13 +169,10 @@ class GivenImages:
 
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
 
-    def left_out(self) -> list[tuple[str, str]]:
-        """Return lines on the images that `over` left out."""
-        return [
-            ("note", f"not counted: {count(self.left[key], 'image')} {why}")
-            for key, why in WHY_LEFT_OUT.items()
-            if self.left[key]
-        ]
+    def left_out(self) -> list[str]:
+        """Return how many images `over` left out, for each reason."""
+        kinds = WHY_LEFT_OUT.items()
+        return [f"{count(self.left[key], 'image')} {why}" for key, why in kinds if self.left[key]]
 
     def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew

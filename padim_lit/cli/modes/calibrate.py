@@ -104,8 +104,10 @@ def run(settings: Calibrate, folder: Path) -> None:
     rate = detector.provenance.get("false_alarm_rate", FALSE_ALARM_RATE)
     calibration = calibrate(found, settings.false_alarm_rate or rate)
     replaced = _replace(detector, calibration, facts)
-    note = ("note", highest(found, calibration.threshold))
-    finish(detector, folder, "calibrate", facts, scored, *replaced, note, *given.left_out())
+    notes = [highest(found, calibration.threshold)]
+    notes += [f"not counted: {one}" for one in given.left_out()]
+    lines = [scored, *replaced, *(("note", note) for note in notes)]
+    finish(detector, folder, "calibrate", facts, *lines)
 
 
 def _set_alone(settings: Calibrate, folder: Path) -> None:
