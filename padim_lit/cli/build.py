@@ -20,7 +20,7 @@ from padim_lit.checkpoint.state import load_detector, spec_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithData
-from padim_lit.cli.targets import instantiate
+from padim_lit.cli.targets import READING_KEYS, instantiate
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU_ACCELERATORS = ("auto", "gpu", "cuda")
-#: Settings that say how a data set's files are read.
-READING_KEYS = ("batch_size", "num_workers", "picture_cache", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
 FACT_KEYS = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
 

@@ -29,6 +29,8 @@ PRESET = "padim"
 TRUE_WORDS = ("true", "yes", "on", "y", "1")
 #: Modes that compare many fits; they keep finished ones.
 COMPARING_MODES = ("ablation", "distortion", "figure4")
+#: Keys that choose a file of conf/NAME.
+GROUPS = ("mode", "experiment", "backbone", "proj", "density", "data", "trainer", "logger")
 # Groups whose keys have no types: nothing would turn a quoted number into a number again.
 _PLAIN = {"trainer": (bool, int, float), "hydra": (bool, int, float), "logger": (bool,)}
 # Characters of a name's readable part; with the hash, names stay far below 255 bytes.
@@ -116,20 +118,26 @@ def _kept(word: str, many: bool) -> str:
         parts = (text[1:-1] if listed else text).split(",")
         values = value.list if getattr(value, "simple_form", False) else value
         apart = isinstance(values, list) and len(values) == len(parts)
-    if not apart:
-        return f"{key}={_one(text, plain)}"
+    group = key in GROUPS
+    if not apart or (group and listed):
+        return f"{key}={_one(text, plain, group)}"
     parts = [part.strip() for part in parts]
     if not listed and len(set(parts)) < len(parts):
         raise InputError(f"{word}: a value is there twice, and would be run twice; give each once")
-    kept = ",".join(_one(part, plain) for part in parts)
+    kept = ",".join(_one(part, plain, group) for part in parts)
     return f"{key}=[{kept}]" if listed else f"{key}={kept}"
 
 
-def _one(text: str, plain: tuple[type, ...]) -> str:
-    """Put one value in quotes where Hydra reads another text, unless its type is in `plain`."""
+def _one(text: str, plain: tuple[type, ...], group: bool) -> str:
+    """Put one value in quotes where Hydra reads another text, unless its type is in `plain`.
+
+    That of a `group` is a name: of 7 or null Hydra would make a traceback.
+    """
     try:
         value = read_overrides([f"k={text}"])[0].value()
     except OverrideParseException:
+        return _quoted(text)
+    if group and not isinstance(value, str | QuotedString):
         return _quoted(text)
     number = isinstance(value, int | float) and type(value) not in plain
     # In a path of Windows each is a separator, and none escapes what follows.
@@ -155,27 +163,6 @@ def own_packages(words: Sequence[str]) -> list[str]:
     """Return the packages in own=[…] of a command line."""
     pairs = [word.lstrip("+").partition("=") for word in words]
     return re.findall(r"[^][,\s'\"]+", ",".join(text for key, _, text in pairs if key == "own"))
-
-
-def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
-    """Refuse GROUP=null and GROUP=7, which Hydra answers with a traceback.
-
-    `conf` has a folder for each group.
-
-    Raises:
-        InputError: the group and its options.
-    """
-    for override in overrides:
-        group = override.key_or_group
-        if override.is_delete() or not (conf / group).is_dir():
-            continue
-        values = getattr(override.value(), "list", [override.value()])
-        if not all(isinstance(value, str | QuotedString) for value in values):
-            options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
-            raise InputError(
-                f"{override.input_line}: {group} is no value but a file of conf/{group}; "
-                f"leave it out, or choose {', '.join(options)}"
-            )
 
 
 def refuse_hidden_config(asked: Namespace, conf: Path) -> None:

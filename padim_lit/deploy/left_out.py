@@ -29,7 +29,6 @@ from padim_lit.deploy.without_image import OTHER_PIXELS, ComponentsWithout, Posi
 from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.both import in_parts
 from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
@@ -210,12 +209,12 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, x = detector.density, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few, how, found = detector.count < FORMULA_IMAGES, in_parts(density), list[Tensor]()
+    few, found = detector.count < FORMULA_IMAGES, list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
         if few and (density.shrinkage or detector.ridge.unit == "variance"):
             return _factored_anew(detector, held), reliable
         whitening = detector.require_fitted()
-        parts, scales = how.parts(detector.positions), how.scales_in(whitening)
+        parts, scales = density.parts(detector.positions), density.scales_in(whitening)
         for (part, some), scale in zip(parts, scales, strict=True):
             if type(part) is PerPosition:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
@@ -230,7 +229,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 images = list(zip(held, limits, strict=True))
                 distances = _side_by_side(detector, _without(detector, part, some), images)
             found.append(distances)
-    return how.combine(found), reliable
+    return density.combine(found), reliable
 
 
 def _without(
@@ -264,9 +263,8 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
         held: see `_left_out`.
     """
     density, moments = detector.density, detector.require_state().moments
-    how = in_parts(density)
     rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
-    for part, some in how.parts(detector.positions):
+    for part, some in density.parts(detector.positions):
         if type(part) is PerPosition:
             rest.append(PositionsWithout(moments.at(some), part.shrinking(detector.ridge)))
         else:
@@ -274,8 +272,8 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
 
     def without(one: Tensor) -> Tensor:
         distances, log_dets = zip(*(distances_of(one) for distances_of in rest), strict=True)
-        scaled = [d * s for d, s in zip(distances, how.scales(log_dets), strict=True)]
-        return how.combine(scaled)
+        scaled = [d * s for d, s in zip(distances, density.scales(log_dets), strict=True)]
+        return density.combine(scaled)
 
     return _side_by_side(detector, without, list(held))
 

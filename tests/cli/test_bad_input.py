@@ -125,14 +125,14 @@ CONFIG = [
          ("backbone/vgg", "resnet50v2, timm, wide_resnet50")),
     Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),
-    Case("no proj", "proj=null", ("proj=null", "conf/proj", "leave it out, or choose", "jl")),
+    Case("no proj", "proj=null", ("no proj/null; allowed:", "jl")),
     Case("sharding", "trainer.strategy=fsdp", ("trainer: ", "fsdp", "choose trainer=auto, cpu")),
     Case("more ranks than images", "trainer=ddp trainer.accelerator=cpu trainer.devices=50",
          ("cannot be spread over 50 devices", "lower trainer.devices")),
-    Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),
-    Case("no experiment", "experiment=null", ("experiment=null", "leave it out", "ablation")),
+    Case("no trainer", "trainer=null", ("no trainer/null; allowed: auto, cpu, ddp, gpu",)),
+    Case("no experiment", "experiment=null", ("no experiment/null; allowed: ablation",)),
     Case("unknown mode", "mode=foo", ("mode/foo", "allowed: ablation", "fit, merge")),
-    Case("no mode", "mode=null", ("mode=null", "leave it out, or choose", "predict")),
+    Case("no mode", "mode=null", ("no mode/null; allowed:", "predict")),
     Case("projs without an ablation", "projs=[jl]", ("projs is no key of mode=fit", "ablation")),
     Case("dims without an ablation", "dims=[4]",
          ("dims is no key of mode=fit", "mode=ablation", "did you mean dim?")),
@@ -275,7 +275,7 @@ def test_a_sweep_with_an_unknown_option_runs_no_job(zygote, here):
 
 def test_a_sweep_over_no_option_runs_no_job(zygote, here):
     result = zygote.run(["-m", *RESNET18, "proj=jl,null", "hydra.sweep.dir=sweep"], here)
-    require_one_clear_line(result, ("proj=jl,null", "leave it out, or choose"))
+    require_one_clear_line(result, ("no proj/null; allowed:",))
     assert leftovers(here) == []
 
 

@@ -29,8 +29,8 @@ from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
+from padim_lit.visualization import overlay
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
-from padim_lit.visualization.overlay import EXPLAINED_SIDE, SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -174,10 +174,10 @@ class PredictRun:
         self.warned = bool(changed(self.scored.p_values))  # before it was started again
         calibration = predictor.calibration
         maxima = None if calibration is None else calibration.map_maxima.numpy()
-        self.scale = colours(maxima, predictor.map_threshold)
+        self.scale = overlay.colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
-        side = EXPLAINED_SIDE if settings.explain else SIDE
+        side = overlay.EXPLAINED_SIDE if settings.explain else overlay.SIDE
         self.side = side if settings.overlays != "none" else 0
         if predictor.threshold is None:
             pictures = ", no pictures (overlays=all)" if settings.overlays == "anomalous" else ""
@@ -278,13 +278,11 @@ class PredictRun:
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
             # Folders often hold files of the same names.
-            caption = caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
+            caption = overlay.caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
             if self.scale is None:
                 caption.append("colours span this map alone: compare no others")
-            drawn = side_by_side(
-                np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
-                self.roi,
-            )  # fmt: skip
+            heat = overlay.Heat(found.map, found.view, scale, threshold, self.roi)
+            drawn = overlay.side_by_side(np.asarray(seen.picture), heat, caption, why)
             more |= {"map_colours": scale, **self.write("picture", version, drawn)}
             small = GalleryEntry(
                 role=SCORED,
