@@ -32,7 +32,7 @@ T = TypeVar("T")
 #: Why images are left out.
 WHY_LEFT_OUT = {
     "known": "that the model holds",
-    "repeated": "that show the same picture as another one",
+    "repeated": "with the same picture as another one",
     "removed": "that mode=remove took out",
 }
 #: Why a changed model has no threshold: with other images in the moments, all scores change.

@@ -294,7 +294,14 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
             ("roi is no key of mode=predict", "leave it out: what a model was fitted with stays"),
         ),
         ("mode=predict data=elpv", ("data is no key", "mode=calibrate")),
-        ("mode=merge trainer=cpu", ("trainer is no key", "mode=predict")),
+        ("mode=merge trainer=cpu", ("trainer is no key of mode=merge", "mode=predict")),
+        (
+            "mode=predict ckpt=a images=[12.30,0x10]",
+            (
+                "images=[12.30,0x10]: a text, and no list; give a",
+                "images='\"[12.30,0x10]\"'",
+            ),
+        ),
         ("mode=export batch_size=3", ("batch_size is no key of mode=export", "mode=predict")),
         (
             "mode=predict density.fit_images=3 ckpt=a images=b",

@@ -113,7 +113,7 @@ def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
         shutil.copy(file, file.with_name(f"copy_{file.name}"))
     args = ["mode=update", "ckpt=a_run/model.ckpt", "images=twice", "trainer=cpu"]
     refused = zygote.run([*args, "hydra.run.dir=refused_twice"], here)
-    assert refused.code == 1 and "7 images that show the same picture as another one" in refused.err
+    assert refused.code == 1 and "7 images with the same picture as another one" in refused.err
     taken = zygote.run([*args, "repeats=skip", "batch_size=4", "hydra.run.dir=once"], here)
     assert "added    7 images; now 12" in taken.out
     assert "not counted: 7 images that show the same picture as another one" in taken.out

@@ -162,7 +162,7 @@ def test_a_picture_that_comes_twice_counts_once(here, calibrated):
             shutil.copy(file, file.with_name(f"{copy}{file.name}"))
     known, result = calibrated("thrice", "thrice_run", "batch_size=5")
     torch.testing.assert_close(known.scores, once.scores, rtol=1e-5, atol=0)
-    assert f"not counted: {2 * FRESH} images that show the same picture" in result.out
+    assert f"not counted: {2 * FRESH} images with the same picture" in result.out
 
 
 @pytest.mark.slow
