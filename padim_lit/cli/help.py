@@ -17,8 +17,8 @@ padim_lit learns from good images what a good part looks like, and finds what di
 
   $RUN data=folder data.root=DIR                         learns from your photos, tests
   $RUN mode=predict ckpt=RUN/model.ckpt images=PHOTOS    scores new ones
-  $RUN -m proj=subset,jl seed=0,1,2                      a run for each combination
   python -m padim_lit.viewer outputs/                             a page over all that was found
+  $RUN -m proj=subset,jl seed=0,1,2                      a run for each combination
 
   mode=NAME --help       the keys of a mode alone; the same with data=NAME, proj=NAME, ...
   KEY=VALUE              sets a key
