@@ -177,18 +177,10 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
         )
 
 
-def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[str]:
-    """Return the notes to print beside `numbers`: those on the data, and one on random weights.
-
-    Args:
-        weights: their source, as `Backbone` has it.
-    """
-    notes = list(data.notes)
-    if weights.startswith("random"):
-        notes.append(
-            f"The backbone's weights are random: the {numbers} say nothing about detection."
-        )
-    return notes
+def notes_on(data: AnomalyData, weights: str) -> list[str]:
+    """Return the notes on the data, and one on random weights, by their source in `Backbone`."""
+    random = "The backbone's weights are random: no number here says how well defects are found."
+    return [*data.notes, random] if weights.startswith("random") else list(data.notes)
 
 
 def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[str, Any]:

@@ -155,13 +155,8 @@ class GivenImages:
         held = self.detector.require_state().digests
         return None if held is None else frozenset(digests.keys(held))
 
-    @property
-    def gone(self) -> frozenset[bytes]:
-        """Digests of the images that mode=remove took out."""
-        return removed_from(self.detector)
-
     def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
-        """Call ``work(batches)`` with each picture once, but for those in `without` and `gone`.
+        """Call ``work(batches)`` with each picture once, but for removed ones and `without`.
 
         Where `without` is None, pictures come as they are.
 
@@ -184,7 +179,7 @@ class GivenImages:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew
         self.taken = []
         seen: set[bytes] = set()
-        came, gone = 0, self.gone
+        came, gone = 0, removed_from(self.detector)
         for batch in batches:
             keep = []
             for i, key in enumerate(digests.keys(batch["digest"])):

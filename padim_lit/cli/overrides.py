@@ -9,6 +9,7 @@ import os
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -101,31 +102,28 @@ def _kept(word: str, many: bool) -> str:
     if key in ("hydra.run.dir", "hydra.sweep.dir"):  # the shell leaves the ~ after a = alone
         text = str(typed_path(text))
     plain = () if key.endswith("dir") else _PLAIN.get(key.lstrip("+").partition(".")[0], ())
-    listed = text[:1] + text[-1:] == "[]"
-    try:
+    with suppress(OverrideParseException):
         (override,) = read_overrides([f"k={text}"])
-    except OverrideParseException:
-        parts = (text[1:-1] if listed else text).split(",")
-        apart = (listed or (many and "," in text)) and not set(text) & set("'\"")
-    else:
-        swept, value = override.is_sweep_override(), override.value()
-        if swept and not many:
+        if override.is_sweep_override() and not many:
             raise InputError(
                 f"{word}: several values; add -m for a run with each, or, if it is one text with a "
                 f"comma, type {key}='{_quoted(text)}'"
             )
-        listed = not swept
-        parts = (text[1:-1] if listed else text).split(",")
-        values = value.list if getattr(value, "simple_form", False) else value
-        apart = isinstance(values, list) and len(values) == len(parts)
-    group = key in GROUPS
-    if not apart or (group and listed):
+    group, listed = key in GROUPS, text[:1] + text[-1:] == "[]"
+    parts = [part.strip() for part in (text[1:-1] if listed else text).split(",")]
+    apart = not group if listed else many and len(parts) > 1
+    if not apart or not all(map(_whole, parts)):
         return f"{key}={_one(text, plain, group)}"
-    parts = [part.strip() for part in parts]
     if not listed and len(set(parts)) < len(parts):
         raise InputError(f"{word}: a value is there twice, and would be run twice; give each once")
     kept = ",".join(_one(part, plain, group) for part in parts)
     return f"{key}=[{kept}]" if listed else f"{key}={kept}"
+
+
+def _whole(part: str) -> bool:
+    """Whether what lies between two commas is one value: no bracket or quote is open."""
+    brackets = all(part.count(left) == part.count(right) for left, right in ("[]", "()", "{}"))
+    return brackets and not any(part.count(quote) % 2 for quote in "'\"") and part[-1:] != "\\"
 
 
 def _one(text: str, plain: tuple[type, ...], group: bool) -> str:

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 # What a run writes at its end. An earlier run's are deleted first, in case this one is killed.
 SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
-# Not in every line.
-OPTIONAL = ("picture", "at", "threshold", "mask")
 # What a user may have changed, of what all scores depend on.
 NAMED = ("model_sha256", "threshold", "source")
 #: Errors of reading a file that is not as it was written.
@@ -176,8 +174,8 @@ class ScoredFiles:
         for number, line in enumerate(_whole_lines(self.json), start=1):
             whole += len(line)
             try:
-                row = {**dict.fromkeys(OPTIONAL), **json.loads(line)}
-                cells = None if "error" in row else {column: row[column] for column in COLUMNS}
+                row = dict(json.loads(line))
+                cells = None if "error" in row else {column: row.get(column) for column in COLUMNS}
                 self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
             except _DAMAGED:
                 damaged.add(number)

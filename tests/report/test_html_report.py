@@ -392,7 +392,7 @@ def test_sweeps_that_differ_in_a_key_are_compared_image_by_image_and_draw_by_dra
     shown = differences(content)
     assert list(shown) == ["jl − jl, density=mixture"]
     assert sum(text == "—" for text in shown["jl − jl, density=mixture"]) == 3
-    other = differences(describe(sweeps, "position"))  # the value alone is enough
+    other = differences(describe(sweeps, "density=position"))
     assert any(text.startswith("−.050 [") for text in other["jl − jl, density=position"])
 
 
