@@ -5,10 +5,11 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -124,8 +125,6 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         work = PredictRun(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
-            # Services and containers are ended by it; a container's first process would ignore it.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             work.watch()
         else:
             work.score(files)
@@ -210,33 +209,32 @@ class PredictRun:
 
         watcher = Watcher(folder, settings.watch_settle, known)
         pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
+        stopped = _stop_signal()
         print_line(f"watching {settings.images}; Ctrl-C ends it")
-        try:
-            rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
-            last = time.monotonic()
-            while True:
-                for version, rest in rested:
-                    if line := self.try_one(version, rest):
-                        last = time.monotonic()
-                        print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
-                late = idle is not None and time.monotonic() - last >= idle
-                if late and outage is not None:
-                    raise outage
-                if late and self.postponed.keys() >= set(watcher.waiting):
-                    for version in watcher.waiting:
-                        self.refuse(version, self.postponed[version])
-                    return
-                start = time.monotonic()
-                try:
-                    rested, outage = watcher.rested(), None
-                except (InputError, OSError) as error:  # a share that is away comes back
-                    if outage is None:
-                        log.warning("%s; what comes is scored when it is back", told(error))
-                    rested, outage = [], InputError(told(error))
-                # Looking is to take half of the time at most.
-                time.sleep(max(pause, time.monotonic() - start))
-        except KeyboardInterrupt:
-            print_line("stopped; the same command goes on")
+        rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
+        last = time.monotonic()
+        while not stopped.is_set():
+            for version, rest in takewhile(lambda _: not stopped.is_set(), rested):
+                if line := self.try_one(version, rest):
+                    last = time.monotonic()
+                    print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
+            late = idle is not None and time.monotonic() - last >= idle
+            if late and outage is not None:
+                raise outage
+            if late and self.postponed.keys() >= set(watcher.waiting):
+                for version in watcher.waiting:
+                    self.refuse(version, self.postponed[version])
+                return
+            start = time.monotonic()
+            try:
+                rested, outage = watcher.rested(), None
+            except (InputError, OSError) as error:  # a share that is away comes back
+                if outage is None:
+                    log.warning("%s; what comes is scored when it is back", told(error))
+                rested, outage = [], InputError(told(error))
+            # Looking is to take half of the time at most.
+            stopped.wait(max(pause, time.monotonic() - start))
+        print_line("stopped; the same command goes on")
 
     def try_one(self, version: Version, rest: float) -> str | None:
         """Score a file that has not changed for `rest` seconds; return the line to print.
@@ -334,8 +332,7 @@ class PredictRun:
 
     def record(self, version: Version, content: dict[str, Any]) -> None:
         """Write the lines of a file and count it."""
-        with _uninterrupted() if self.settings.watch else nullcontext():
-            self.scored.add(version, content)
+        self.scored.add(version, content)
         newest = self.scored.p_values
         if len(newest) == newest.maxlen:  # of a watch; its end says it again
             if not self.warned and (said := changed(newest)):
@@ -345,30 +342,22 @@ class PredictRun:
                 self.warned = False
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let a Ctrl-C or SIGTERM wait until the block ends, or a second one comes.
+def _stop_signal() -> Event:
+    """Return what the first Ctrl-C or SIGTERM sets; a second one ends the process at once.
 
-    So what a stopped watch has written and what it has counted are of the same images. What is
-    ignored, as Ctrl-C in a shell's background, stays so.
+    So what a stopped watch has written and what it has counted are of the same images. Services and
+    containers are ended by SIGTERM. What is ignored, as Ctrl-C in a shell's background, stays so.
     """
-    came: list[int] = []
+    stopped = Event()
 
-    def wait(number: int, _: Any) -> None:
-        came.append(number)
-        if len(came) > 1:
-            signal.default_int_handler(number, None)
+    def stop(number: int, _: Any) -> None:
+        stopped.set()
+        signal.signal(number, signal.default_int_handler)
 
-    ours = signal.SIGINT, signal.SIGTERM
-    heard = [which for which in ours if signal.getsignal(which) is not signal.SIG_IGN]
-    before = {which: signal.signal(which, wait) for which in heard}
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
-    if came:
-        signal.raise_signal(came[0])
+    for which in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(which) is not signal.SIG_IGN:
+            signal.signal(which, stop)
+    return stopped
 
 
 def _stem(path: str, which: Version | str) -> str:

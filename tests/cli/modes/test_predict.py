@@ -14,7 +14,6 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -458,49 +457,25 @@ def wait_for(file: Path, count: int, process: Running) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("error", [False, True], ids=["scored", "unreadable"])
-def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypatch, error):
-    """Between them it left lines of one image more than were counted."""
-    # A suite that a shell runs in the background has Ctrl-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    write, seen = ScoredFiles._write, []
-
-    def interrupted(self: ScoredFiles, path: Path, line: str) -> None:
-        write(self, path, line)
-        if not seen:
-            seen.append(path)
-            signal.raise_signal(signal.SIGINT)
-
-    scored, version = ScoredFiles(tmp_path, {}, resume=True), Version("a.png", 10, 0)
-    run = mode.PredictRun.__new__(mode.PredictRun)
-    run.settings, run.scored = SimpleNamespace(watch=True), scored
-    monkeypatch.setattr(ScoredFiles, "_write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        if error:
-            run.refuse(version, InputError("no image"))
-        else:
-            run.record(version, {"score": 4.5, "p_value": 0.1, "decision": "good"})
-    scored.close()
-    assert seen and lines(tmp_path)
-    assert scored.counts.total() == 1
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
-
-
-def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
-    """A disk may hang; and what a shell runs in the background has Ctrl-C ignored."""
-    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_the_first_ctrl_c_waits_a_second_does_not_and_an_ignored_one_stays_ignored():
+    """An image's lines and its count stay together; a disk may hang; shells ignore it for jobs."""
+    ours = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(which, signal.default_int_handler) for which in ours]
     try:
-        with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            done.append("too late")
+        for which in ours:
+            stopped = mode._stop_signal()
+            assert not stopped.is_set()
+            signal.raise_signal(which)
+            assert stopped.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(which)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with mode._uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+        stopped = mode._stop_signal()
+        signal.raise_signal(signal.SIGINT)
+        assert not stopped.is_set()
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert not done
+        for which, handler in zip(ours, before, strict=True):
+            signal.signal(which, handler)
 
 
 @pytest.mark.slow
