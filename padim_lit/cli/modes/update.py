@@ -152,14 +152,15 @@ def run_remove(settings: Remove, folder: Path) -> None:
     given = _given(settings)
     detector, what = given.detector, given.what
     state = given.over(partial(gather, detector), None)
-    error = remove_images(detector, state, what)
+    bound = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
     stays = ""
     if learnt:
         stays = f"; what {' and '.join(learnt)} learnt, maybe from them, stays: fit anew to be sure"
-    facts = {**given.parent, "data": what, "images": state.count, "error": error}
-    exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
+    facts = {**given.parent, "data": what, "images": state.count, "rounding_at_most": bound}
+    most = percent(bound, 3)
+    exact = f"as a fit without them; rounding moves no score by more than {most}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
     finish(detector, folder, "remove", facts, *said, files=given.taken)
