@@ -160,7 +160,10 @@ def test_missed_defects_are_those_below_a_threshold(tmp_path):
         "misses": misses[0], "defective": 40, "alarms": 2, "good": 40, "own": False,
     }  # fmt: skip
     assert found["jl"]["misses"] == misses.mean() < misses[0]
-    assert f"{misses[0]} of 40, 2 of 40" in rendered(content)
+    html = rendered(content)
+    assert f"{misses[0]} of 40, 2 of 40" in html and "—: not counted" not in html
+    (write_sweep(tmp_path / "without scores", "elpv/mono") / "scores.npz").unlink()
+    assert "—: not counted, for the folder kept no scores" in rendered(build([tmp_path]))
     # p, k and ε of the same scores: nothing is distorted by seed 0, and seed 1 keeps all in order.
     (row,) = content["separations"]
     assert (row["proj"], row["dim"]) == ("jl", 50)
