@@ -201,6 +201,15 @@ def test_what_no_seed_changes_is_one_run():
     ]
 
 
+def test_dimensions_that_a_projection_cannot_have_are_a_run_apart():
+    assert Sweep(["fisher", "jl"], [4, 17, 8, 20], [0]).runs(16) == [
+        ProjectionRun("fisher", (0,), (4, 8)),
+        ProjectionRun("fisher", (0,), (17, 20)),
+        ProjectionRun("jl", (0,), (4, 8, 17, 20)),
+    ]
+    assert Sweep(["fisher"], [20], [0]).runs(16) == [ProjectionRun("fisher", (0,), (20,))]
+
+
 def test_a_seed_that_draws_centroids_is_a_run_for_every_projection():
     assert Sweep(["identity", "fisher"], [8, 4], [0, 1]).runs(16, seeded=True) == [
         ProjectionRun("identity", (0,), (16,)),

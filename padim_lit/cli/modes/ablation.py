@@ -88,7 +88,8 @@ def run(settings: Ablation, folder: Path) -> None:
         for run, reason in failed.items():
             reasons.setdefault(reason, []).append(str(run))
         listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
-        raise InputError(f"{len(failed)} of {len(runs)} runs failed; {listed}")
+        bad, every = (sum(len(run.dims) for run in some) for some in (failed, runs))
+        raise InputError(f"{bad} of {every} configurations failed; {listed}")
 
 
 def _measure(
