@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -234,6 +235,7 @@ class Ablation:
                 }
             )
             result.scores[name] = score.numpy()
+            result.variances[str(d)] = np.array(times.variance[d])
             if resampled is not None:
                 result.resamples[name] = resampled.float().numpy()
         return result
