@@ -2,19 +2,20 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.cli import build
 from padim_lit.cli.good_images import removed
+from padim_lit.cli.settings import Embedding
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import FALSE_ALARM_RATE, needed
 from padim_lit.model.both import MAX_POSITION_WEIGHT
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
-from padim_lit.model.ridge import pooled
+from padim_lit.model.ridge import variances
 from padim_lit.system.console import percent, score_text
 
 if TYPE_CHECKING:
@@ -66,16 +67,8 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
 def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
     """Yield the notes on a fit: ε, images that count twice, and images that were seen before."""
     state = detector.require_state()
-    # An absolute ε is nothing, or everything, for some features.
-    eps, within = detector.ridge.eps, pooled(state.moments).diagonal().mean()
-    ratio = eps / float(within) if within else math.inf
-    if detector.ridge.unit == "feature" and eps and not LEAST_EPS_SHARE <= ratio <= 1:
-        small, large = "too small to steady the covariances", "larger than it, so it decides"
-        kind = small if ratio < 1 else large
-        yield (
-            f"eps={eps:g} is {ratio:.2g} times the mean variance of these features, {kind}; "
-            "eps_unit=variance, the default, means the same for every backbone."
-        )
+    within, projection = float(variances(state.moments).mean()), detector.projection
+    yield from on_eps(settings, [(projection.name, projection.dim, within)])
     if settings.learnt_from and not detector.provenance["learnt_elsewhere"]:
         yield (
             f"learnt_from={settings.learnt_from} may have learnt from some of these images: the "
@@ -96,6 +89,24 @@ def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
             f"Training images that are the same picture as another one: {twice}. Each counts, and "
             "the threshold is too low; a larger full_check finds them first."
         )
+
+
+def on_eps(settings: Embedding, found: Iterable[tuple[str, int, float]]) -> list[str]:
+    """Return a note for each projection to whose features an absolute ε is nothing, or everything.
+
+    `found` holds projections, their D, and the mean variance of what they give.
+    """
+    notes, eps = {}, settings.eps
+    for proj, dim, variance in found if settings.eps_unit == "feature" and eps else ():
+        ratio = eps / variance if variance else math.inf
+        if not LEAST_EPS_SHARE <= ratio <= 1:
+            small, large = "too small to steady the covariances", "larger than it, so it decides"
+            notes[proj] = (
+                f"eps={eps:g} is {ratio:.2g} times the mean variance of the features (proj={proj} "
+                f"dim={dim}), {small if ratio < 1 else large}; eps_unit=variance, the default, "
+                "means the same for every backbone."
+            )
+    return list(notes.values())
 
 
 def _few(detector: Detector, weight: float) -> Iterator[str]:

@@ -261,6 +261,9 @@ def _opened(file: IO[bytes]) -> Image.Image:
         return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:  # whose text names the open file as Python's object
         raise UnidentifiedImageError("its content is none of them") from None
+    except Image.DecompressionBombError:  # whose text names Pillow's limit, twice as many
+        most = f"{MOST_PIXELS // 10**6} million pixels are allowed"
+        raise ValueError(f"at most {most}; make it smaller, or cut it") from None
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

@@ -91,5 +91,20 @@ def pooled(moments: Moments) -> Tensor:
     for block in blocks(len(moments.mean), scatter.dim**2, scatter.device):
         for one, band in zip(total.bands, scatter.at(block).bands, strict=True):
             one += band.sum(dim=0, keepdim=True, dtype=torch.float64)
-    used = (moments.counts > 0).sum()
-    return total.to_dense(symmetric=True)[0] / (moments.counts.sum() - used).clamp(min=1)
+    return total.to_dense(symmetric=True)[0] / _freedom(moments)
+
+
+def variances(moments: Moments) -> Tensor:
+    """Return the diagonal (D,) of `pooled`, in a fraction of its time.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> x = torch.tensor([[[0.0], [5.0]], [[2.0], [5.0]]])  # (2,2,1)
+    >>> variances(update(init(2, 1), x)).item()
+    1.0
+    """
+    bands = [band.diagonal(rows.start, 1, 2) for rows, band in moments.scatter]
+    return torch.cat([band.sum(0, dtype=torch.float64) for band in bands]) / _freedom(moments)
+
+
+def _freedom(moments: Moments) -> Tensor:
+    return (moments.counts.sum() - (moments.counts > 0).sum()).clamp(min=1)

@@ -246,6 +246,7 @@ def test_no_job_succeeds(zygote, here):
     ("args", "dims"),
     [
         ("backbone=wide_resnet50", [550]),
+        ("backbone=resnet50v2", [550]),
         ("backbone=resnet18", [100]),
         ("backbone=efficientnet_b5", [100]),
         ("backbone=efficientnet_b5 dims=[70]", [70]),
