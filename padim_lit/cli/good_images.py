@@ -16,6 +16,7 @@ from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
+from padim_lit.data.sight import Sight
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.calibration import BY_HAND
@@ -119,6 +120,7 @@ class GivenImages:
         taken: names of the files that `over` gave to its work.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
         known_at: places of the known ones among all that came.
+        sight: what the model sees of them, and of the `other`'s.
 
     Raises:
         InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
@@ -146,6 +148,8 @@ class GivenImages:
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
         self.taken = [str(item.path) for item in self.dataset.items]
+        self.sight = Sight(self.dataset.resize_crop) if other is None else other.sight
+        self.sight.look([item.path for item in self.dataset.items])
 
     @property
     def held(self) -> frozenset[bytes] | None:
@@ -182,13 +186,14 @@ class GivenImages:
 
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
 
-    def left_out(self) -> list[tuple[str, str]]:
-        """Return lines on the images that `over` left out."""
-        return [
-            ("note", f"not counted: {count(self.left[key], 'image')} {why}")
+    def notes(self) -> list[tuple[str, str]]:
+        """Return lines on the images that `over` left out, and on what is seen of all."""
+        left_out = [
+            f"not counted: {count(self.left[key], 'image')} {why}"
             for key, why in WHY_LEFT_OUT.items()
             if self.left[key]
         ]
+        return [("note", note) for note in (*left_out, *self.sight.news())]
 
     def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew

@@ -114,7 +114,7 @@ def by_images(
     calibration = calibrate(found, rate)
     replaced = _replace(detector, calibration, facts)
     note = ("note", highest(found, calibration.threshold))
-    return facts, [scored, *replaced, note, *given.left_out()]
+    return facts, [scored, *replaced, note, *given.notes()]
 
 
 def _set_alone(settings: Calibrate, folder: Path) -> None:

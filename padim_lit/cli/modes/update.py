@@ -146,7 +146,7 @@ def run(settings: Update, folder: Path) -> None:
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    lines = [("added", said), ("data", what), *given.left_out(), *_decide(settings, good, facts)]
+    lines = [("added", said), ("data", what), *given.notes(), *_decide(settings, good, facts)]
     finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
@@ -168,7 +168,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
-    said += _decide(settings, good, facts)
+    said += [*given.notes(), *_decide(settings, good, facts)]
     finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 
