@@ -62,8 +62,17 @@ def read_bytes(content: bytes | bytearray, todo: str) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert `image`, in memory, as `read_image` converts a file; raise as that does."""
+    """Convert `image`, in memory, as `read_image` converts a file; raise as that does.
+
+    Also for 32-bit values that are no file's and none above 255: those of 8 bits would be black.
+    """
     with refusing("image in memory cannot be decoded", "replace it", Exception):
+        # Of a file the 16 bits are known: a black photo in one is black.
+        if image.mode == "I" and image.format is None and image.getextrema()[1] <= 255:
+            raise InputError(
+                "an int32 image in memory is taken for 16 bit, 0 to 65535, but has no value above "
+                "255 and looks like 8-bit; convert it to uint8, or scale it (times 257)"
+            )
         return _eight_bit(image, "in memory")
 
 
@@ -73,7 +82,7 @@ def from_array(values: np.ndarray) -> Image.Image:
     Also what Pillow gives of files: (h, w, 4) uint8 with transparency, (h, w) bool, and (h, w)
     int32 of 16-bit values.
 
-    Raises InputError for other shapes and types.
+    Raises InputError for other shapes and types, and for int32 of 8-bit values.
     """
     allowed = _CHANNELS.get(values.dtype.name, ())
     if values.ndim < 2 or values.shape[2:] not in allowed or not values.size:
