@@ -115,7 +115,7 @@ class AnomalyData(LightningDataModule):
         self.cache = None if folder is None else PictureCache(folder)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
         self.image_shape = self.resize_crop.output_shape
-        self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
+        self.size = self.resize_crop.size
         split = self.read()
         self.name = split.name
         if self.fits:

@@ -85,22 +85,11 @@ def pooled(moments: Moments) -> Tensor:
     >>> pooled(update(init(2, 1), x)).item()
     1.0
     """
-    used = (moments.counts > 0).sum()
-    return scatter_of_all(moments) / (moments.counts.sum() - used).clamp(min=1)
-
-
-def scatter_of_all(moments: Moments) -> Tensor:
-    """Return the sum of all scatters S, (D,D) float64.
-
-    >>> from padim_lit.model.moments import init, update
-    >>> x = torch.tensor([[[0.0], [5.0]], [[2.0], [5.0]]])  # (2,2,1)
-    >>> scatter_of_all(update(init(2, 1), x)).item()
-    2.0
-    """
     scatter = moments.scatter
     total = Triangle.zeros(1, scatter.dim, scatter.device, torch.float64)
     # A sum in float64 copies what it sums, so a few at a time.
     for block in blocks(len(moments.mean), scatter.dim**2, scatter.device):
         for one, band in zip(total.bands, scatter.at(block).bands, strict=True):
             one += band.sum(dim=0, keepdim=True, dtype=torch.float64)
-    return total.to_dense(symmetric=True)[0]
+    used = (moments.counts > 0).sum()
+    return total.to_dense(symmetric=True)[0] / (moments.counts.sum() - used).clamp(min=1)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError, refusing
-from padim_lit.model.both import in_parts
 from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.embedding import average_down, embed
 from padim_lit.model.gaussian import factorize, mahalanobis
@@ -215,20 +214,20 @@ class OnePass:
                 one.learn(self._patches(projection, d, one.fit_images))
                 times.factor[d] += clock(train.device) - start
             times.learnt[d] = one.learnt
-        parts = {d: in_parts(one).parts(height * width) for d, one in densities.items()}
+        parts = {d: one.parts(height * width) for d, one in densities.items()}
         alone = [p for of in parts.values() for p, _ in of if type(p) is PerPosition]
         # One pass over the bands gives all of them, in this order.
         by_position = iter(self._positions(projection, alone, bands, times))
         nearest = {}
         for d, one in densities.items():
-            how, scored = in_parts(one), []
+            scored = []
             for part, _ in parts[d]:
                 mine = type(part) is PerPosition
                 scored.append(next(by_position) if mine else self._all(projection, part, times))
             distances, log_dets = zip(*scored, strict=True)
-            scales = how.scales(log_dets)
+            scales = one.scales(log_dets)
             scaled = [x.mul_(scale) for x, scale in zip(distances, scales, strict=True)]
-            nearest[d] = how.combine(scaled)
+            nearest[d] = one.combine(scaled)
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:

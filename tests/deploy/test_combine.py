@@ -96,7 +96,7 @@ def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
     args = ["mode=update", "ckpt=a_run/model.ckpt", "images=all/train", "trainer=cpu"]
     refused = zygote.run([*args, "hydra.run.dir=refused"], here)
     assert refused.code == 1
-    assert "5 of 12 images are in the checkpoint already" in refused.err
+    assert "5 images that the model holds; repeats=skip leaves them out" in refused.err
     assert not (here / "refused/model.ckpt").exists()
     skipped = zygote.run([*args, "repeats=skip", "hydra.run.dir=skipped"], here)
     assert "added    7 images; now 12" in skipped.out, skipped.err
@@ -113,7 +113,7 @@ def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
         shutil.copy(file, file.with_name(f"copy_{file.name}"))
     args = ["mode=update", "ckpt=a_run/model.ckpt", "images=twice", "trainer=cpu"]
     refused = zygote.run([*args, "hydra.run.dir=refused_twice"], here)
-    assert refused.code == 1 and "7 of 14 images are the same picture as another" in refused.err
+    assert refused.code == 1 and "7 images with the same picture as another one" in refused.err
     taken = zygote.run([*args, "repeats=skip", "batch_size=4", "hydra.run.dir=once"], here)
     assert "added    7 images; now 12" in taken.out
     assert "not counted: 7 images that show the same picture as another one" in taken.out
@@ -148,9 +148,9 @@ def test_what_was_removed_stays_out_though_its_folder_still_holds_it(here, zygot
     assert rest.code == 0 and one == pytest.approx(other, rel=1e-3)
     back = "mode=update ckpt=out/out/model.ckpt images=all/train"
     refused = run(back, "refused")
-    assert refused.code == 1 and "7 of 12 images were taken out by mode=remove" in refused.err
+    assert refused.code == 1 and "7 images that mode=remove took out" in refused.err
     nothing = run(f"{back} repeats=skip", "nothing")
-    assert nothing.code == 1 and "nothing new: 12 images, in the checkpoint or" in nothing.err
+    assert nothing.code == 1 and "nothing new: 5 images that the model holds; 7" in nothing.err
     assert run("mode=update ckpt=out/out/model.ckpt images=b/train repeats=count", "b").code == 0
     assert run("mode=remove ckpt=out/b/model.ckpt images=b/train", "gone").code == 0
     assert len(load(here, "out/gone").provenance["removed"]) == 7  # each once

@@ -106,7 +106,7 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])
         for row, i in enumerate(chosen)
     ]
-    notes = build.notes_on(data, backbone.source, "maps")
+    notes = build.notes_on(data, backbone.source)
     what = {
         **build.facts(settings, data, backbone),
         "seed": settings.seed,
@@ -174,7 +174,7 @@ def run_distortion(settings: Distortion, folder: Path) -> None:
     pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
-    notes = build.notes_on(data, backbone.source, "distances")
+    notes = build.notes_on(data, backbone.source)
     print_facts(*(("note", note) for note in notes), *(("written", path) for path in paths))
     about = build.facts(settings, data, backbone)
     counts = {"test_images": len(data.test_items), "positions": len(chosen)}

@@ -30,8 +30,8 @@ from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
+from padim_lit.visualization import overlay
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
-from padim_lit.visualization.overlay import EXPLAINED_SIDE, SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,11 @@ class Predict(Deciding):
         require_choice("overlays", self.overlays, OVERLAYS)
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
+
+    @property
+    def unread(self) -> dict[str, str]:
+        keys = () if self.watch else ("undecided", "watch_settle", "watch_idle")
+        return dict.fromkeys(keys, "watch=true")
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
@@ -171,10 +176,10 @@ class PredictRun:
         self.warned = bool(changed(self.scored.p_values))  # before it was started again
         calibration = predictor.calibration
         maxima = None if calibration is None else calibration.map_maxima.numpy()
-        self.scale = colours(maxima, predictor.map_threshold)
+        self.scale = overlay.colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
-        side = EXPLAINED_SIDE if settings.explain else SIDE
+        side = overlay.EXPLAINED_SIDE if settings.explain else overlay.SIDE
         self.side = side if settings.overlays != "none" else 0
         if predictor.threshold is None:
             pictures = ", no pictures (overlays=all)" if settings.overlays == "anomalous" else ""
@@ -190,18 +195,22 @@ class PredictRun:
             task = bar.add_task("images", total=len(files))
 
             def refuse(path: Path, error: InputError) -> None:
-                self.refuse(_version(path), error)
+                self.refuse(Version.of(path), error)
                 bar.advance(task)
 
             for seen, prediction in self.predictor.stream_seen(files, refuse, self.side):
-                self.keep(_version(seen.path), seen, prediction)
+                self.keep(Version.of(seen.path), seen, prediction)
                 bar.advance(task)
 
     def watch(self) -> None:
         """Score what comes, until Ctrl-C, SIGTERM or `watch_idle` seconds without."""
         settings, done = self.settings, self.scored.done
         folder, idle = typed_path(settings.images), settings.watch_idle
-        watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
+
+        def known(v: Version) -> bool:  # of a file that went after it was scored, nothing is new
+            return v.path in done and v in (done[v.path], Version(v.path, 0, 0))
+
+        watcher = Watcher(folder, settings.watch_settle, known)
         pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
@@ -239,7 +248,7 @@ class PredictRun:
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
-            if rest < self.patience or _version(version.path) != version:
+            if rest < self.patience or Version.of(version.path) != version:
                 return None  # maybe somebody still writes it
             # The system's own errors have a number, those of a broken image have none.
             if getattr(error.__cause__, "errno", None) is None:
@@ -249,7 +258,7 @@ class PredictRun:
                 log.warning("tried again later: %s", error)
             self.postponed[version] = error
             return None
-        if _version(version.path) != version:  # changed while it was read
+        if Version.of(version.path) != version:  # changed while it was read
             return None
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
@@ -274,13 +283,11 @@ class PredictRun:
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
             # Folders often hold files of the same names.
-            caption = caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
+            caption = overlay.caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
             if self.scale is None:
                 caption.append("colours span this map alone: compare no others")
-            drawn = side_by_side(
-                np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
-                self.roi,
-            )  # fmt: skip
+            heat = overlay.Heat(found.map, found.view, scale, threshold, self.roi)
+            drawn = overlay.side_by_side(np.asarray(seen.picture), heat, caption, why)
             more |= {"map_colours": scale, **self.write("picture", version, drawn)}
             small = GalleryEntry(
                 role=SCORED,
@@ -367,13 +374,6 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(which, handler)
     if came:
         signal.raise_signal(came[0])
-
-
-def _version(path: str | Path) -> Version:
-    try:
-        return Version.of(path)
-    except OSError:  # gone in the meantime
-        return Version(str(path), 0, 0)
 
 
 def _stem(path: str, which: Version | str) -> str:

@@ -223,7 +223,7 @@ def test_several_datasets_are_one_multirun(here, zygote):
         ("sigma=-1", "sigma=-1"),
         ("eps=nan", "eps=nan"),
         ("ckpt=model.ckpt", "ckpt is no key of mode=ablation"),
-        ("logger=tensorboard", "logger is no key of this mode, but of mode=fit; leave it out"),
+        ("logger=tensorboard", "logger is no key of experiment=ablation, but of mode=fit"),
         ("trainer.precision=bf16-mixed", "leave out trainer.devices and trainer.precision"),
         ("seeds=[18446744073709551616]", "seed=18446744073709551616: must be between 0"),
         ("max_memory_gb=0.00001", "max_memory_gb="),

@@ -37,7 +37,7 @@ from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import csv_text
 from padim_lit.viewer.content import build
-from padim_lit.visualization.overlay import boxed, caption_of, colours, contour, side_by_side
+from padim_lit.visualization.overlay import Heat, boxed, caption_of, colours, contour, side_by_side
 from padim_lit.visualization.panels import GAP
 
 FIT = [*TINY, "image_score=max"]
@@ -276,11 +276,11 @@ def test_an_archive_of_another_model_threshold_or_source_is_not_wiped(zygote, he
     before = {name: (folder / name).read_bytes() for name in names}
     own = json.loads(before["model.json"])["threshold"]
     for other, said in (
-        (["images=data/test/good"], "another source (data/test, now data/test/good); give"),
-        (["images=data/test", "threshold=3"], f"another threshold ({own:.9g}, now 3); give"),
+        (["images=data/test/good"], "(source is data/test there and data/test/good here); give"),
+        (["images=data/test", "threshold=3"], f"(threshold is {own} there and 3.0 here); give"),
         (
             ["images=data/train", "threshold=3"],
-            "now 3) and source (data/test, now data/train); give",
+            "and 3.0 here, source is data/test there and data/train here); give",
         ),
     ):
         result = predict(zygote, here, "archive", *other)
@@ -307,7 +307,10 @@ def test_a_model_is_known_by_its_content(zygote, here):
     save_detector(load_detector(model), Path(model))  # the same fit in other bytes
     other = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
     result = predict(zygote, here, "deploy", *args)
-    assert result.code == 1 and f"another model ({sha256}, now {other}); give" in result.err
+    assert (
+        result.code == 1
+        and f"(model_sha256 is {sha256} there and {other} here); give" in result.err
+    )
     assert "delete the folder, and with it these scores" in result.err
 
 
@@ -448,6 +451,26 @@ def test_a_watch_that_goes_on_counts_what_it_skipped_apart(zygote, here, tmp_pat
     assert "1 file that cannot be read; predictions.jsonl says which" in again.out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links take rights there")
+def test_a_watch_tells_of_links_that_lead_nowhere_until_their_files_arrive(zygote, here, tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    stored = [save_image(tmp_path / f"{n}.png", seed=n) for n in range(2)]
+    (inbox / "there.png").symlink_to(stored[0])
+    (inbox / "late.png").symlink_to(stored[1])
+    args = [*PREDICT, *watch("watch_idle=0.3")[1:], f"images={inbox}", "hydra.run.dir=links"]
+    stored[1].rename(tmp_path / "away")
+    first = zygote.run(args, here)
+    assert first.code == 0 and "scored   1 image" in first.out, first.err
+    assert "1 file that cannot be read" in first.out and "No such file" in first.out + first.err
+    (tmp_path / "away").rename(stored[1])
+    stored[0].unlink()  # which was scored
+    again = zygote.run(args, here)
+    assert again.code == 0 and "scored   2 images" in again.out and "No such file" not in again.out
+    found = [(Path(line["path"]).name, "error" in line) for line in lines(here / "links")]
+    assert found == [("there.png", False), ("late.png", True), ("late.png", False)]
+
+
 def wait_for(file: Path, count: int, process: Running) -> None:
     end = time.monotonic() + TIMEOUT
     while not (file.exists() and file.read_bytes().count(b"\n") >= count):
@@ -545,7 +568,7 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert len(lines(here / "line")) == 42
     # Other decisions do not mix into the same files.
     result = zygote.run([*PREDICT, *args, "threshold=3"], here)
-    assert result.code == 1 and "another threshold (" in result.err
+    assert result.code == 1 and "(threshold is " in result.err
     assert len(lines(here / "line")) == 42
 
 
@@ -777,7 +800,7 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
 
 
-def test_damaged_lines_cost_no_others_and_are_kept(tmp_path, caplog):
+def test_damaged_lines_cost_no_others(tmp_path, caplog):
     def add(log, name):
         log.add(Version(name, 1, 0), {"score": 1.0, "p_value": None, "decision": "good"})
 
@@ -787,18 +810,16 @@ def test_damaged_lines_cost_no_others_and_are_kept(tmp_path, caplog):
     log.close()
     first, second, third, last = file.read_bytes().splitlines(keepends=True)
     strange = b'{"path": ["b"], "size": 1, "mtime_ns": 0, "error": ""}\n'
-    for number, other in enumerate((bytes(len(second)), b"{}\n", b"[]\n", strange)):
+    for other in (bytes(len(second)), b"{}\n", b"[]\n", strange):
         ended = other.endswith(b"\n")  # else the next line is lost with it
-        file.write_bytes(broken := first + other + third + last + b'{"path": "e')
+        file.write_bytes(first + other + third + last + b'{"path": "e')
         caplog.clear()
         log = ScoredFiles(tmp_path, {}, resume=True)
         kept = [first, *[third] * ended, last]
         assert file.read_bytes() == b"".join(kept) and log.counts == {"good": len(kept)}
         assert [*log.done] == ["a", *"c" * ended, "d"] == [row["path"] for row in rows(tmp_path)]
-        beside = tmp_path / f"predictions.jsonl.damaged{number or ''}"
-        assert beside.read_bytes() == broken
         (said,) = caplog.messages
-        assert f"{file}: line 2 cannot be read" in said and f"{beside} is the file" in said
+        assert f"{file}: 1 line(s), the first 2, could not be read" in said
         log.close()
     add(log := ScoredFiles(tmp_path, {}, resume=True), "b")
     log.close()
@@ -879,7 +900,7 @@ def test_an_overlay_shows_the_contour(tmp_path):
     assert caption == ["Prüf ×.png", "score 2.00, threshold 1.00: defective"]
 
     def drawn(**more):
-        png = side_by_side(image, map, view, (0, 2), 1.0, caption, **more)
+        png = side_by_side(image, Heat(map, view, (0, 2), 1.0, **more), caption)
         whole = pixels(io.BytesIO(png))
         assert whole.shape[0] > 160 and (whole[:150, :150] == 100).all()
         return whole[:150, 150 + GAP :][:, :150]
