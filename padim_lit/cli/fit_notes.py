@@ -21,10 +21,6 @@ from padim_lit.system.console import percent, score_text
 if TYPE_CHECKING:
     from padim_lit.cli.modes.fit import Fit
 
-# From which difference of a patch's sides on photos count as squeezed.
-SQUEEZED_FROM = 0.05
-# From which quotient of a patch's sides on details may be lost by it.
-SQUEEZED_MUCH = 2.0
 # Below so small a share of the variance within a Gaussian, ε changes nothing; above all of it,
 # little else counts.
 LEAST_EPS_SHARE = 1e-3
@@ -51,17 +47,10 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
-    ratio = stretch(data, detector)
-    long = max(ratio, 1 / ratio)
     # Photos of other proportions are distorted when they are turned, but for a half turn.
-    distorted = detector.rotations > 2 and long > 1 + SQUEEZED_FROM
-    if distorted or long >= SQUEEZED_MUCH:
-        height, width = patch_pixels(data, detector)
-        so = ", so turned ones are distorted" if distorted else ""
-        yield (
-            f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels){so}; "
-            f"{_unsqueezed(data, detector)} nearly keeps their proportions."
-        )
+    squeezed = data.sight.squeezed(detector.rotations > 2)
+    if squeezed and not data.mixed_proportions:  # which has a note, and no cure by a size
+        yield squeezed
 
 
 def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
@@ -156,19 +145,7 @@ def stretch(data: AnomalyData, detector: Detector) -> float:
 
 def _seen(data: AnomalyData) -> tuple[float, float]:
     """Return how much the model sees of the largest photo, (height, width) in its pixels."""
-    boxes = (data.resize_crop.seen(*size) for size in data.photo_sizes)
-    seen = [(bottom - top, right - left) for left, top, right, bottom in boxes]
-    return max(seen, key=lambda size: (math.prod(size), size))
-
-
-def _unsqueezed(data: AnomalyData, detector: Detector) -> str:
-    """Return the words that give images of as many pixels the photos' proportions."""
-    height, width = _seen(data)
-    ratio = max(height / width, width / height)
-    short = max(32, 32 * round(math.sqrt(math.prod(detector.image_shape) / ratio) / 32))
-    sides = [short, 32 * round(short * ratio / 32)]
-    h, w = sides if width > height else reversed(sides)
-    return f"image_size=[{h},{w}]{'' if data.crop_size is None else ' crop_size=null'}"
+    return max(map(data.sight.seen, data.sight.photos), key=lambda size: (math.prod(size), size))
 
 
 def headline(data: AnomalyData, detector: Detector) -> str:

@@ -16,6 +16,7 @@ from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
+from padim_lit.data.sight import Sight
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.calibration import BY_HAND
@@ -124,6 +125,7 @@ class GivenImages:
         taken: names of the files that `over` gave to its work.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
         known_at: places of the known ones among all that came.
+        sight: what the model sees of them.
 
     Raises:
         InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
@@ -148,6 +150,8 @@ class GivenImages:
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
         self.taken = [str(item.path) for item in self.dataset.items]
+        self.sight = Sight(self.dataset.resize_crop)
+        self.sight.look([item.path for item in self.dataset.items])
 
     @property
     def held(self) -> frozenset[bytes] | None:

@@ -340,10 +340,12 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
     root = build_tree(tmp_path, train=4)
     (crop,) = set(Folder(root, **SMALL).notes) - set(said(Folder(root, **SMALL)))
     # 32 of 40 columns remain after the resize to 40×32, then 24 × 24 of these.
-    assert crop.startswith("The model sees 45% of an image (40×32 pixels): its centre")
-    save_image(root / "train/good/long.png", (400, 32), seed=9)
+    name = root / "train/good/000.png"
+    assert crop.startswith(f"The model sees 45% of an image ({name}, 40×32 pixels): its centre")
+    long = save_image(root / "train/good/long.png", (400, 32), seed=9)
     data = Folder(root, **SMALL)
-    assert any("sees as little as 4% of an image (400×32 pixels)" in note for note in data.notes)
+    least = f"sees as little as 4% of an image ({long}, 400×32 pixels)"
+    assert any(least in note for note in data.notes)
     whole = Folder(root)
     assert whole.image_shape == (224, 224) and whole.resize_crop.crop is None
     (squeezed,) = whole.notes
@@ -351,8 +353,18 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
         "Photos have different proportions, from 40×32 to 400×32 pixels, and each is resized to "
         "224×224: the same thing looks wider in one than in another."
     )
-    save_image(root / "train/good/long.png", (48, 32), seed=9)
+    save_image(long, (48, 32), seed=9)
     assert Folder(root).notes == []
+
+
+def test_further_pages_of_photos_are_told(tmp_path):
+    root = build_tree(tmp_path)
+    first, second = Image.open(root / "train/good/000.png"), Image.new("L", (40, 32), 9)
+    first.save(root / "train/good/pages.tif", save_all=True, append_images=[second])
+    (root / "train/good/000.png").unlink()
+    assert Folder(root).notes == [
+        f"{root}/train/good/pages.tif has several pages or frames; the first is read."
+    ]
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

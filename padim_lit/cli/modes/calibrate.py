@@ -105,7 +105,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     calibration = calibrate(found, settings.false_alarm_rate or rate)
     replaced = _replace(detector, calibration, facts)
     notes = [highest(found, calibration.threshold)]
-    notes += [f"not counted: {one}" for one in given.left_out()]
+    notes += [f"not counted: {one}" for one in given.left_out()] + given.sight.notes()
     lines = [scored, *replaced, *(("note", note) for note in notes)]
     finish(detector, folder, "calibrate", facts, *lines)
 

@@ -18,13 +18,14 @@ from omegaconf import MISSING
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
+from padim_lit.data.sight import Sight
 from padim_lit.deploy.drift import changed, settled
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import ModelInput, Prediction
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to_coco
 from padim_lit.deploy.predictor import Predictor
-from padim_lit.deploy.regions import DIGITS, map_file, mask_file
+from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
@@ -139,7 +140,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "ckpt": settings.ckpt,
         "model_sha256": predictor.model_sha256,
         "source": settings.images,
-        "notes": [said] if said else [],
+        "notes": [*work.sight.notes(), *([said] if said else [])],
         **written_with(predictor.device),
     }
     names = ["predictions.csv", "predictions.jsonl"]
@@ -150,7 +151,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     written = [folder / name for name in (*names, "predict.json", *work.folders)]
     # Watching is waiting, which is no pace.
     new = 0 if settings.watch else scored.counts.total() - before
-    _print(results, new, written, settings.overlays)
+    _print(results, new, written, settings.overlays, work.sight.news())
     if said:
         log.warning("%s", said)
     if not settings.watch and not results["images"]:
@@ -165,6 +166,7 @@ class PredictRun:
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
         self.settings, self.predictor, self.scored = settings, predictor, scored
+        self.sight = Sight(predictor.resize_crop)
         self.patience = PATIENCE_IN_SETTLES * settings.watch_settle
         self.folder = folder
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
@@ -267,7 +269,10 @@ class PredictRun:
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
         more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
-        more["seen"] = np.round(found.view.box, DIGITS).tolist()
+        self.sight.add(version.path, found.view.size, seen.paged)
+        if settings.watch:  # others say it at their end, of all
+            for note in self.sight.news():
+                log.warning("%s", note)
         why = explain(detector, seen.tensor(), seen.view) if settings.explain else None
         if why is not None:
             more |= why.numbers()
@@ -367,7 +372,9 @@ def _stem(path: str, which: Version | str) -> str:
     return f"{stem}-{digest}"
 
 
-def _print(results: dict[str, Any], new: int, written: list[Path], overlays: str) -> None:
+def _print(
+    results: dict[str, Any], new: int, written: list[Path], overlays: str, notes: list[str]
+) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
@@ -381,5 +388,5 @@ def _print(results: dict[str, Any], new: int, written: list[Path], overlays: str
         facts.append(("decided", f"by {results['threshold_source']}"))
     if overlays == "anomalous" and results["good"] and not results["anomalous"]:
         facts.append(("pictures", "none, as no image was called defective; overlays=all draws all"))
-    facts += [("written", path) for path in written]
+    facts += [*(("note", note) for note in notes), *(("written", path) for path in written)]
     print_facts(*facts)

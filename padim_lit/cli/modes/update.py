@@ -138,8 +138,8 @@ def run(settings: Update, folder: Path) -> None:
     skipped = given.left.total()
     facts = {**given.parent, "data": what, "images": state.count, "skipped": skipped}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    notes = [("note", f"not counted: {one}") for one in left]
-    lines = [("added", said), ("data", what), *notes]
+    notes = [f"not counted: {one}" for one in left] + given.sight.notes()
+    lines = [("added", said), ("data", what), *(("note", note) for note in notes)]
     finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
@@ -163,6 +163,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     exact = f"as a fit without them; rounding moves no score by more than {most}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
+    said += [("note", note) for note in given.sight.notes()]
     finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 

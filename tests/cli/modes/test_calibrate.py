@@ -142,6 +142,17 @@ def test_nearly_black_images_are_told_of(here, calibrated):
     assert "Good images are nearly black: the highest value in 5 of them is 4095" in result.out
 
 
+def test_what_is_not_seen_of_photos_is_told_at_the_end(here, calibrated, zygote):
+    _, result = calibrated("fresh", "cropped")
+    file = sorted((here / "fresh").iterdir())[0]
+    said = f"note      The model sees 80% of an image (fresh/{file.name}, 40×32 pixels)"
+    assert result.out.count(said) == 1
+    for mode, ckpt, images in (("update", "run", "fresh"), ("remove", "seen_update", "fresh")):
+        args = [f"mode={mode}", f"ckpt={ckpt}/model.ckpt", f"images={images}", "trainer=cpu"]
+        out = zygote.run([*args, f"hydra.run.dir=seen_{mode}"], here).out
+        assert out.count("The model sees 80% of an image") == 1
+
+
 @pytest.mark.slow
 def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     parts = [calibrated(name, f"part_{i}")[0] for i, name in enumerate(("data/train", "fresh"))]

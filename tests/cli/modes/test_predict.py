@@ -355,6 +355,27 @@ def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
     assert result.code == 1 and "none of 4 files" in result.err
 
 
+@pytest.mark.parametrize("watching", [False, True])
+def test_what_is_not_seen_of_photos_is_told_once(zygote, here, tmp_path, watching):
+    inbox = tmp_path / "inbox"
+    for n in range(2):
+        save_image(inbox / f"{n}.png", size=(500, 50), seed=n)
+        Image.new("L", (64, 64)).save(
+            inbox / f"pages{n}.tif", save_all=True, append_images=[Image.new("L", (64, 64), 9)]
+        )
+    more = [*watch("watch_idle=0.3"), f"images={inbox}"] if watching else [f"images={inbox}"]
+    result = predict(zygote, here, f"not_seen_{watching}", *more)
+    said = " ".join((result.out + result.err).split())
+    assert result.code == 0 and said.count("The model sees") == 1, said
+    assert said.count("several pages") == 1
+    crop, pages = json.loads((here / f"not_seen_{watching}/predict.json").read_text())["notes"]
+    assert crop.startswith(f"The model sees as little as 10% of an image ({inbox}/")
+    assert (
+        pages == f"{inbox}/pages0.tif and 1 other have several pages or frames; the first is read."
+    )
+    assert watching or (crop in said and pages in said)  # a watch tells it with the first
+
+
 @long_table(
     "wrong",
     [
@@ -636,7 +657,9 @@ def test_another_light_is_said_at_the_end_and_in_the_log(zygote, here, tmp_path)
     def told(name: str, images: Path) -> str:
         result = predict(zygote, here, name, f"images={images}", "overlays=none")
         assert result.code == 0, result.err
-        (said,) = json.loads((here / name / "predict.json").read_text())["notes"] or [""]
+        crop, *more = json.loads((here / name / "predict.json").read_text())["notes"]
+        assert crop.startswith("The model sees 80% of an image")
+        (said,) = more or [""]
         assert build([here / name])["scored"][0]["notes"] == ([said] if said else [])
         for text in (result.out + result.err, (here / name / "run.log").read_text()):
             assert " ".join(text.split()).count("good photos that the model knows") == bool(said)
@@ -654,12 +677,13 @@ def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monk
     inbox = tmp_path / "inbox"
     shutil.copytree(here / "data/train/good", inbox)
     settings = watching(monkeypatch, inbox, overlays="none")
-    assert mode.run(settings, tmp_path / "scored")["notes"] == [] == caplog.messages
+    assert mode.run(settings, tmp_path / "scored")["notes"] == caplog.messages
+    assert len(caplog.messages) == 1 and "The model sees 80%" in caplog.text  # by its crop
     for path in dimmed(tmp_path / "light", 30).iterdir():
         path.rename(inbox / f"later_{path.name}")
     for again in (1, 0):  # going on it knows the last ones, and nothing new comes
         caplog.clear()
-        (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+        *_, end = mode.run(settings, tmp_path / "scored")["notes"]
         assert end.startswith("20 of the last 20 photos score above")
         (*first, last) = [text for text in caplog.messages if "the good photos" in text]
         assert last == end and len(first) == again
@@ -669,7 +693,7 @@ def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monk
     for path in dimmed(tmp_path / "dark", 15).iterdir():
         path.rename(inbox / f"new_{path.name}")
     caplog.clear()
-    (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+    *_, end = mode.run(settings, tmp_path / "scored")["notes"]
     told = [text for text in caplog.messages if "the good photos" in text]
     assert [text.partition(" photos")[0] for text in told] == [
         "11 of the last 20", "15 of the last 20",
