@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields
+from string import Template
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 
 import padim_lit
 from padim_lit import __version__
+from padim_lit.analysis.sweep_results import planted, pooled, read_sweeps
 from padim_lit.checkpoint.state import save_detector
 from padim_lit.cli import config
 from padim_lit.cli.modes import MODES
@@ -169,6 +171,65 @@ def test_the_table_beside_patchcore_is_what_was_measured():
         assert f"{row['bytes'] / 1e6:.1f}" == cells[5], line
         seen += 1
     assert seen == 12
+
+
+def test_the_sweeps_of_the_results_say_the_commands_of_their_page():
+    text, known = (ROOT / "docs/projections.md").read_text(), {}
+    for name, value in re.findall(r'^ +([PARL])="(.*)"$', text, re.M):
+        known[name] = Template(value).substitute(known)
+    lines = re.findall(r"^ +(python run.py \$P \$A.*)", text, re.M)
+    assert len(lines) == 4
+    page = {Template(x.replace("$A", f"${n}")).substitute(known) for x in lines for n in "ARL"}
+    found = {" ".join(shlex.split(s.command)): s for s in read_sweeps([ROOT / "docs/results"])}
+    assert set(found) == page
+    for command, sweep in found.items():  # and each is its own
+        typed = dict(word.split("=", 1) for word in command.split()[2:])
+        measured = {"projs": sorted(sweep.projs), "dims": sweep.dims, "seeds": sweep.seeds}
+        for key, values in measured.items():
+            assert typed[key] == f"[{','.join(map(str, values))}]"
+        data = {"mvtec": "mvtec/screw", "mtd": "mtd"}
+        assert sweep.backbone == typed.get("backbone", "efficientnet_lite0")
+        assert sweep.data == data.get(typed.get("data"), f"elpv/{typed.get('data.cells', 'mono')}")
+        assert sweep.constants["eps"] == float(typed["eps"])
+
+
+def test_the_differences_of_the_projections_page_are_those_of_the_results():
+    text = (ROOT / "docs/projections.md").read_text()
+    sweeps = read_sweeps([ROOT / "docs/results"])
+    parts = {False: [], True: []}
+    for sweep in sweeps:
+        parts[planted(sweep.constants, "pixel")].append(sweep)
+    of = {"": sweeps, "real masks": parts[False], "planted": parts[True]}
+    row = r"^\| (image|pixel|AUPRO)(?:, (real masks|planted))?: (\w+) − (\w+) \| (.*) \|$"
+    told = [
+        (cell, kind, part, (a, dim), (b, dim))
+        for kind, part, a, b, cells in re.findall(row, text, re.M)
+        for cell, dim in zip(cells.split("|"), (50, 100, 150, 550), strict=True)
+        if cell.strip()
+    ]
+    (cells,) = re.findall(r"^\| jl 150 − subset 550 \| (.*) \|$", text, re.M)
+    columns = ("image", ""), ("pixel", "real masks"), ("pixel", "planted")
+    told += [
+        (cell, *column, ("jl", 150), ("subset", 550))
+        for cell, column in zip(cells.split("|"), columns, strict=True)
+    ]
+
+    def short(value):
+        return f"{value:+.3f}".replace("0.", ".").replace("-", "−")
+
+    metrics = {
+        "image": "test/image_auroc",
+        "pixel": "test/pixel_auroc",
+        "AUPRO": "test/pixel_aupro",
+    }
+    for cell, kind, part, a, b in told:
+        found = pooled(of[part], a, b, metrics[kind])
+        said = short(found.value)
+        if found.low is not None:
+            said += f" [{short(found.low)}, {short(found.high)}]"
+        above = sum(s.difference(a, b, metrics[kind]).value > 0 for s in of[part])
+        assert re.fullmatch(rf"{re.escape(said)} \({above}( of {len(of[part])})?\)", cell.strip())
+    assert len(told) == 25
 
 
 def test_the_readme_is_one_page_with_both_commands():

@@ -379,9 +379,9 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (torch.rand(2, 3, 96, 64), "96×64 pixels, .* takes 64×64"),
-        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), r"torch.uint8; give floats in \[0, 1\]"),
-        (torch.rand(2, 3, 64, 64) * 255, r"takes RGB in \[0, 1\]"),
+        (torch.rand(2, 3, 96, 64), r"\(2, 3, 96, 64\); .*takes .*\(B,3,64,64\)"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), r"torch.uint8 .*floats in \[0, 1\]"),
+        (torch.rand(2, 3, 64, 64) * 255, r"from 0.* to 25.*; .*floats in \[0, 1\]"),
         (torch.rand(3, 64, 64), "a batch of RGB images"),  # would count as three
     ],
 )
@@ -900,7 +900,7 @@ def test_nan_and_batches_of_nothing_are_one_line(tmp_path, fitted):
         images = torch.full((2, 3, 64, 64), 0.5)
         images[1, 0, 3, 3] = torch.nan
         trainer(tmp_path).predict(fitted, DataLoader([{"image": image} for image in images], 2))
-    with pytest.raises(InputError, match=r"of shape \(0, 3, 64, 64\); give a batch"):
+    with pytest.raises(InputError, match=r"\(0, 3, 64, 64\); .* takes a batch"):
         fitted(torch.empty(0, 3, 64, 64))
 
 

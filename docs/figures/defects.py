@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import padim_lit
-from padim_lit.visualization.overlay import MIN_LINES, caption_of, colours, heat_map
+from padim_lit.visualization.overlay import MIN_LINES, Heat, caption_of, colours, heat_map
 from padim_lit.visualization.panels import font_of, grid
 
 SPACE, COLOURS, SIDE = 12, 256, 150
@@ -22,8 +22,8 @@ def row(ckpt: str, files: list[str]) -> tuple[list[Image.Image], list[str]]:
     pairs, texts = [], []
     for seen, found in predictor.stream_seen(files, picture=SIDE):
         picture = np.asarray(seen.picture)
-        heat = heat_map(picture, found.map, found.view, scale, predictor.map_threshold, MIN_LINES)
-        both = [Image.fromarray(one) for one in (picture, heat)]
+        heat = Heat(found.map, found.view, scale, predictor.map_threshold)
+        both = [Image.fromarray(one) for one in (picture, heat_map(picture, heat, MIN_LINES))]
         pairs.append(grid(both, ["", ""], 2, font_of()))
         texts.append(caption_of(found, "")[1])
     return pairs, texts

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 from torch import Tensor
 
@@ -166,46 +165,28 @@ class Estimate:
         return (self.low > border) - (self.high < border)
 
 
-def paired_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    a_resamples: ArrayLike | None,
-    b_resamples: ArrayLike | None,
-) -> Estimate:
-    """Return the mean of a − b over seeds, with its `CONFIDENCE` interval.
+#: Of one sweep: differences (S,) and their resamples (S,R), what names its test images, its seeds.
+Part = tuple[np.ndarray, np.ndarray | None, Hashable, Hashable]
 
-    The interval is over test images and seeds together.
 
-    `a` and `b` (S,) hold the same seeds in the same order, `a_resamples` and `b_resamples` (S, R)
-    the same resamples of the test images. Replicate r is the seeds' mean on resample r, plus how
-    far the mean of S seeds drawn with replacement (one draw for a and b) lies from that of all;
+def pooled_difference(parts: Sequence[Part]) -> Estimate:
+    """Return the mean over sweeps of their mean differences, with its `CONFIDENCE` interval.
+
+    The interval is over test images and seeds together. Replicate r is the mean on resample r of
+    the test images, plus how far the mean of S seeds drawn with replacement lies from that of all;
     replicates are centred on the measured mean. The seeds' part is widened by
     t(S−1)/z · √(S/(S−1)), because a bootstrap of few draws is too narrow (Hesterberg 2015); what
     images and seeds do together counts in both parts. The interval is slightly narrow where only
     seeds vary, and errs on the wide side where images vary about as much.
     With S = 1 only the test images vary: the interval then says nothing of other seeds.
 
-    Linear combinations pair too: pass ``y200 − y50`` and ``y550 − y200`` to compare two gains.
-    There is no interval where resamples are None, or where a point or replicate is NaN.
-    """
-    points = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    resamples = None
-    if a_resamples is not None and b_resamples is not None:
-        resamples = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
-    return pooled_difference([(points, resamples, None, None)])
-
-
-#: Of one sweep: differences (S,) and their resamples (S,R), what names its test images, its seeds.
-Part = tuple[np.ndarray, np.ndarray | None, Hashable, Hashable]
-
-
-def pooled_difference(parts: Sequence[Part]) -> Estimate:
-    """Return the mean over sweeps of their mean differences, with its interval.
-
     What sweeps share varies together: those on the same test images are averaged resample by
     resample, those with the same seeds seed by seed, since a seed draws the same matrix on all data
     of a backbone. Other images and other seeds are independent. Data sets and backbones are fixed:
     the interval says nothing of others.
+
+    Differences of gains pair too: with ``(y200 − y50) − (y550 − y200)`` two gains are compared.
+    There is no interval where resamples are None, or where a point or replicate is NaN.
     """
     fewest, mean = min(len(p[0]) for p in parts), float(np.mean([p[0].mean() for p in parts]))
     images: dict[Hashable, Any] = {}

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from padim_lit.analysis.bootstrap import CONFIDENCE, Estimate, paired_difference
+from padim_lit.analysis.bootstrap import CONFIDENCE, Estimate, pooled_difference
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
@@ -270,9 +270,9 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     for metric in RESAMPLED:
         early = sweep.difference(middle, low, metric, seeds)
         late = sweep.difference(high, middle, metric, seeds)
-        points = [sweep.points(*x, metric, seeds) for x in BEND]
-        resamples = [sweep.resamples(*x, metric, seeds) for x in BEND]
-        bend = paired_difference(*_slopes(points), *_slopes(resamples))
+        points = _bend([sweep.points(*x, metric, seeds) for x in BEND])
+        resamples = _bend([sweep.resamples(*x, metric, seeds) for x in BEND])
+        bend = pooled_difference([(points, resamples, None, None)])
         sides = early.side(), bend.side(), late.side(FLAT_GAIN)
         case = "open"
         if len(seeds) > 1 and None not in sides:
@@ -288,12 +288,12 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     return found
 
 
-def _slopes(at: Sequence[Any]) -> tuple[Any, Any]:
-    """Return the gains per dimension 50 → 200 and 200 → 550; None where values are missing."""
+def _bend(at: Sequence[Any]) -> Any:
+    """Return the gain per dimension 50 → 200 less that of 200 → 550; None where values miss."""
     if any(values is None for values in at):
-        return None, None
+        return None
     low, middle, high = at
-    return (middle - low) / 150, (high - middle) / 350
+    return (middle - low) / 150 - (high - middle) / 350
 
 
 def _eq15(sweep: SweepFolder) -> list[Row]:

@@ -38,7 +38,8 @@ MEASURED = re.compile(
 PLANTED = "planted_"
 #: Errors that damaged arrays cause.
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-#: Bytes of an npz file's arrays at most; a small file may claim any number.
+#: Bytes of an npz file's arrays at most; a small file may claim any number. 24 pictures of
+#: 2048 × 2048 pixels hold 600 MB.
 MOST_BYTES = 2**31
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
@@ -158,7 +159,7 @@ def read_results(file: Path) -> list[dict[str, Any]]:
         where = f"{file}, row {number}" if many else file
         if not isinstance(row, dict):
             raise InputError(f"{where} is no JSON object; run the job again")
-        require(row, where, numbers=filter(MEASURED.match, row))
+        require(row, where, dict.fromkeys(filter(MEASURED.match, row), float))
     return rows
 
 
@@ -272,50 +273,38 @@ def load(file: Path, kind: type) -> Any:
         return content
 
 
-def require(
-    row: Mapping[str, Any],
-    where: str | Path,
-    texts: Iterable[str] = (),
-    whole: Iterable[str] = (),
-    numbers: Iterable[str] = (),
-) -> None:
-    """Check the values of `row`: `texts` and `whole` numbers must be there, `numbers` may be None.
+def require(row: Mapping[str, Any], where: str | Path, kinds: Mapping[str, type]) -> None:
+    """Check the values of `row` under the keys of `kinds`: texts, whole numbers, `float` or None.
 
     Raises:
         InputError: a value is of another type; it names `where`.
     """
-    kinds = {"a text": _is_text, "a whole number": _is_whole, "a finite number": _may_be_number}
-    for (kind, fits), keys in zip(kinds.items(), (texts, whole, numbers), strict=True):
-        for key in keys:
-            if not fits(value := row.get(key)):
-                raise InputError(f"{where}: {key}={value!r} must be {kind}; run the job again")
+    for key, kind in kinds.items():
+        value = row.get(key)
+        # As NumPy and pandas hold them: JSON knows no limit.
+        whole = type(value) is int and abs(value) < 2**63
+        number = value is None or whole or (type(value) is float and math.isfinite(value))
+        fits, said = {
+            str: (isinstance(value, str) and value != "", "a text"),
+            int: (whole, "a whole number"),
+            float: (number, "a finite number"),
+        }[kind]
+        if not fits:
+            raise InputError(f"{where}: {key}={value!r} must be {said}; run the job again")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_whole(value: Any) -> bool:
-    # As NumPy and pandas hold them: JSON knows no limit.
-    return type(value) is int and abs(value) < 2**63
-
-
-def _may_be_number(value: Any) -> bool:
-    return value is None or _is_whole(value) or (type(value) is float and math.isfinite(value))
-
-
-def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
+def load_arrays(file: Path) -> dict[str, np.ndarray]:
     """Read the arrays of an npz file; no pickle in it is loaded.
 
     Raises:
-        InputError: the file cannot be read, or holds more than `most` bytes.
+        InputError: the file cannot be read, or holds more than `MOST_BYTES`.
     """
     # What a broken file makes NumPy and zipfile raise is no closed list.
     with reading(file, Exception), file.open("rb") as opened:  # NumPy leaves a broken one open
         with zipfile.ZipFile(opened) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        if size > most:
-            raise ValueError(f"{size} bytes unpacked, at most {most} are read")
+        if size > MOST_BYTES:
+            raise ValueError(f"{size} bytes unpacked, at most {MOST_BYTES} are read")
         opened.seek(0)
         with np.load(opened, allow_pickle=False) as content:
             return {key: content[key] for key in content.files}

@@ -92,10 +92,6 @@ Method = tuple[str, int]
 Seeds = Sequence[int] | None
 
 
-class NoSweepError(InputError):
-    """The folders hold no sweep, though maybe something else that can be shown."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One configuration: projection, D, seed, and what was measured; None where undefined."""
@@ -182,9 +178,7 @@ class SweepFolder:
         return np.stack([values[at] for values in kept]).astype(np.float64)
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
-        """Return `paired_difference` a − b of two (projection, D) over `seeds`.
-
-        None: all seeds that both have.
+        """Return `pooled` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         There must be one.
         """
@@ -271,23 +265,22 @@ class SweepFolder:
         return [self._by_key[proj, dim, seed] for seed in seeds]
 
 
-def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
+def read_sweeps(paths: Iterable[str | os.PathLike], required: bool = True) -> list[SweepFolder]:
     """Every sweep in or below the folders `paths`, in the order of their names, each once.
 
     An ablation's folder holds a rows.json. A multirun's holds Hydra's multirun.yaml, beside the
     folders of its jobs; of those, finished fits are read. Jobs that failed are left out.
 
     Raises:
-        NoSweepError: no sweep is found.
-        InputError: a path is no folder, or a file cannot be read.
+        InputError: a path is no folder, a file cannot be read, or `required` and no sweep is found.
     """
     paths = list(paths)
     files = find(paths, "rows.json", "multirun.yaml")
     # Their jobs are not this sweep's, and `collect` leaves them out too.
     old = {f.parent / n for f in files if f.name == "multirun.yaml" for n in left_behind(f.parent)}
     sweeps = [sweep for file in files if file.parent not in old for sweep in _read_sweep(file)]
-    if not sweeps:
-        raise NoSweepError(
+    if required and not sweeps:
+        raise InputError(
             f"no sweep with a finished job in {', '.join(map(str, paths))}; give the folder of an "
             "experiment=ablation or of a sweep (-m); python -m padim_lit.viewer shows single runs"
         )
@@ -297,7 +290,7 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
 def pooled(
     sweeps: Sequence[SweepFolder], a: Method, b: Method, metric: str, seeds: Seeds = None
 ) -> Estimate:
-    """Pool `SweepFolder.difference` over sweeps with `pooled_difference`.
+    """Return the mean over sweeps of a − b, as `pooled_difference` has it.
 
     Of two AUROCs it is within ±1, and so is its interval.
     """
@@ -423,7 +416,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     apart = [key for key in keys if not INCIDENTAL.match(key)]
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
-        require(row, where, texts=["proj"], whole=["dim", "seed"])
+        require(row, where, {"proj": str, "dim": int, "seed": int})
         measured = {key: value for key, value in row.items() if MEASURED.match(key)}
         found = Row(row["proj"], row["dim"], row["seed"], measured, Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})

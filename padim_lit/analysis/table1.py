@@ -53,7 +53,7 @@ def base_of(sweeps: Sequence[SweepFolder], typed: str | None) -> tuple[str, str]
     """Return the key and the value that others are compared with, as `typed` or by default.
 
     Raises:
-        InputError: no sweep has it, or several keys do.
+        InputError: no sweep has it.
     """
     keys = ("backbone", *SETTINGS, *(key for sweep in sweeps for key in sweep.typed), *_FOLLOWING)
     # What follows comes last, so that by default it is what was swept.
@@ -68,13 +68,11 @@ def base_of(sweeps: Sequence[SweepFolder], typed: str | None) -> tuple[str, str]
         key, values = next(iter(found.items()), ("proj", [BASE]))
         return key, next(one for one in (BASE, "jl", values[0]) if one in values)
     name, _, value = typed.rpartition("=")
-    meant = found if not name else (name, name.replace(".", "/"))  # typed, or as results have it
-    named = [key for key, values in found.items() if key in meant and value in values]
-    if len(named) != 1:
-        known = ", ".join(f"{key}={one}" for key, values in found.items() for one in values)
-        why = "of several keys; give one" if named else "not among what these sweeps vary"
-        raise InputError(f"--versus {typed}: {why}: {known or 'nothing'}")
-    return named[0], value
+    for key in (name or "proj", name.replace(".", "/")):  # as typed, or as results have it
+        if value in found.get(key, ()):
+            return key, value
+    known = ", ".join(f"{key}={one}" for key, values in found.items() for one in values)
+    raise InputError(f"--versus {typed}: not among what these sweeps vary: {known or 'nothing'}")
 
 
 def with_base(

@@ -20,7 +20,7 @@ from padim_lit.checkpoint.state import load_detector, spec_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithData
-from padim_lit.cli.targets import instantiate
+from padim_lit.cli.targets import READING_KEYS, instantiate
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU_ACCELERATORS = ("auto", "gpu", "cuda")
-#: Settings that say how a data set's files are read.
-READING_KEYS = ("batch_size", "num_workers", "picture_cache", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
 FACT_KEYS = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
 
@@ -179,18 +177,10 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
         )
 
 
-def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[str]:
-    """Return the notes to print beside `numbers`: those on the data, and one on random weights.
-
-    Args:
-        weights: their source, as `Backbone` has it.
-    """
-    notes = list(data.notes)
-    if weights.startswith("random"):
-        notes.append(
-            f"The backbone's weights are random: the {numbers} say nothing about detection."
-        )
-    return notes
+def notes_on(data: AnomalyData, weights: str) -> list[str]:
+    """Return the notes on the data, and one on random weights, by their source in `Backbone`."""
+    random = "The backbone's weights are random: no number here says how well defects are found."
+    return [*data.notes, random] if weights.startswith("random") else list(data.notes)
 
 
 def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[str, Any]:

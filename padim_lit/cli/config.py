@@ -176,7 +176,13 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
         raise InputError(f"{key} is not set; give {key}=VALUE{what}")
     filled = OmegaConf.to_container(full, resolve=True)
     require_targets(filled)  # which ${…} may have brought
-    return kind(**filled)
+    settings = kind(**filled)
+    for word in typed:
+        key, _, value = word.lstrip("+").partition("=")
+        if reader := settings.unread.get(key):
+            value = value.replace('"', "")  # quotes of `as_typed`
+            raise InputError(f"{key}={value} is of {reader}: give that, or leave {key} out")
+    return settings
 
 
 def as_asked(node: Any) -> Any:

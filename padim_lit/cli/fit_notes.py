@@ -2,28 +2,25 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.cli import build
 from padim_lit.cli.good_images import removed
+from padim_lit.cli.settings import Embedding
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import FALSE_ALARM_RATE, needed
 from padim_lit.model.both import MAX_POSITION_WEIGHT
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
-from padim_lit.model.ridge import pooled
+from padim_lit.model.ridge import variances
 from padim_lit.system.console import percent, score_text
 
 if TYPE_CHECKING:
     from padim_lit.cli.modes.fit import Fit
 
-# From which difference of a patch's sides on photos count as squeezed.
-SQUEEZED_FROM = 0.05
-# From which quotient of a patch's sides on details may be lost by it.
-SQUEEZED_MUCH = 2.0
 # Below so small a share of the variance within a Gaussian, ε changes nothing; above all of it,
 # little else counts.
 LEAST_EPS_SHARE = 1e-3
@@ -50,32 +47,17 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
-    ratio = stretch(data, detector)
-    long = max(ratio, 1 / ratio)
     # Photos of other proportions are distorted when they are turned, but for a half turn.
-    distorted = detector.rotations > 2 and long > 1 + SQUEEZED_FROM
-    if distorted or long >= SQUEEZED_MUCH:
-        height, width = patch_pixels(data, detector)
-        so = ", so turned ones are distorted" if distorted else ""
-        yield (
-            f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels){so}; "
-            f"{_unsqueezed(data, detector)} nearly keeps their proportions."
-        )
+    squeezed = data.sight.squeezed(detector.rotations > 2)
+    if squeezed and not data.mixed_proportions:  # which has a note, and no cure by a size
+        yield squeezed
 
 
 def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
     """Yield the notes on a fit: ε, images that count twice, and images that were seen before."""
     state = detector.require_state()
-    # An absolute ε is nothing, or everything, for some features.
-    eps, within = detector.ridge.eps, pooled(state.moments).diagonal().mean()
-    ratio = eps / float(within) if within else math.inf
-    if detector.ridge.unit == "feature" and eps and not LEAST_EPS_SHARE <= ratio <= 1:
-        small, large = "too small to steady the covariances", "larger than it, so it decides"
-        kind = small if ratio < 1 else large
-        yield (
-            f"eps={eps:g} is {ratio:.2g} times the mean variance of these features, {kind}; "
-            "eps_unit=variance, the default, means the same for every backbone."
-        )
+    within, projection = float(variances(state.moments).mean()), detector.projection
+    yield from on_eps(settings, [(projection.name, projection.dim, within)])
     if settings.learnt_from and not detector.provenance["learnt_elsewhere"]:
         yield (
             f"learnt_from={settings.learnt_from} may have learnt from some of these images: the "
@@ -96,6 +78,24 @@ def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
             f"Training images that are the same picture as another one: {twice}. Each counts, and "
             "the threshold is too low; a larger full_check finds them first."
         )
+
+
+def on_eps(settings: Embedding, found: Iterable[tuple[str, int, float]]) -> list[str]:
+    """Return a note for each projection to whose features an absolute ε is nothing, or everything.
+
+    `found` holds projections, their D, and the mean variance of what they give.
+    """
+    notes, eps = {}, settings.eps
+    for proj, dim, variance in found if settings.eps_unit == "feature" and eps else ():
+        ratio = eps / variance if variance else math.inf
+        if not LEAST_EPS_SHARE <= ratio <= 1:
+            small, large = "too small to steady the covariances", "larger than it, so it decides"
+            notes[proj] = (
+                f"eps={eps:g} is {ratio:.2g} times the mean variance of the features (proj={proj} "
+                f"dim={dim}), {small if ratio < 1 else large}; eps_unit=variance, the default, "
+                "means the same for every backbone."
+            )
+    return list(notes.values())
 
 
 def _few(detector: Detector, weight: float) -> Iterator[str]:
@@ -145,19 +145,7 @@ def stretch(data: AnomalyData, detector: Detector) -> float:
 
 def _seen(data: AnomalyData) -> tuple[float, float]:
     """Return how much the model sees of the largest photo, (height, width) in its pixels."""
-    boxes = (data.resize_crop.seen(*size) for size in data.photo_sizes)
-    seen = [(bottom - top, right - left) for left, top, right, bottom in boxes]
-    return max(seen, key=lambda size: (math.prod(size), size))
-
-
-def _unsqueezed(data: AnomalyData, detector: Detector) -> str:
-    """Return the words that give images of as many pixels the photos' proportions."""
-    height, width = _seen(data)
-    ratio = max(height / width, width / height)
-    short = max(32, 32 * round(math.sqrt(math.prod(detector.image_shape) / ratio) / 32))
-    sides = [short, 32 * round(short * ratio / 32)]
-    h, w = sides if width > height else reversed(sides)
-    return f"image_size=[{h},{w}]{'' if data.crop_size is None else ' crop_size=null'}"
+    return max(map(data.sight.seen, data.sight.photos), key=lambda size: (math.prod(size), size))
 
 
 def headline(data: AnomalyData, detector: Detector) -> str:

@@ -16,6 +16,7 @@ from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
+from padim_lit.data.sight import Sight
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.calibration import BY_HAND
@@ -32,14 +33,14 @@ T = TypeVar("T")
 #: Why images are left out.
 WHY_LEFT_OUT = {
     "known": "that the model holds",
-    "repeated": "that show the same picture as another one",
+    "repeated": "with the same picture as another one",
     "removed": "that mode=remove took out",
 }
 #: Why a changed model has no threshold: with other images in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
     "mode=calibrate ckpt=... images=GOOD_IMAGES sets one, from good images that it does not hold, "
-    "or from all that it holds; mode=update and remove do it at once, with good=GOOD_IMAGES"
+    "or from all that it holds"
 )
 
 
@@ -57,14 +58,13 @@ class GoodImages(Loading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, optional in {"images": hasattr(self, "data"), "good": True}.items():
-            given = listed(value := getattr(self, key, None))
-            wrong = not given or not all(isinstance(one, str) for one in given)
-            if wrong and not (value is None and optional):
-                raise InputError(
-                    f"{key}={value}: give a photo, a folder or a quoted pattern, or several, as in "
-                    f"{key}=[first,second]"
-                )
+        given = listed(self.images)
+        wrong = not given or not all(isinstance(one, str) for one in given)
+        if wrong and not (self.images is None and hasattr(self, "data")):
+            raise InputError(
+                f"images={self.images}: give a photo, a folder or a quoted pattern, or several, "
+                "as in images=[first,second]"
+            )
 
 
 @dataclass
@@ -85,6 +85,12 @@ class GoodImagesOrData(WithData, GoodImages):
                 "data=folder data.root=DIR, and not both"
                 f"{others and f'; {others} needs neither'}"
             )
+
+    @property
+    def unread(self) -> dict[str, str]:
+        keys = () if self.data else ("seed", "full_check", "picture_cache")
+        more = () if self.data or self.images else ("batch_size", "num_workers")
+        return dict.fromkeys(keys, "data=NAME") | dict.fromkeys(more, "images=FILES or data=NAME")
 
 
 def full_model(path: str) -> tuple[Detector, str]:
@@ -110,7 +116,7 @@ def unset_threshold(detector: Detector) -> None:
 
 
 class GivenImages:
-    """The model of ``ckpt`` and the ``images`` given to it, or that of `other` and the ``good``.
+    """The model of ``ckpt`` and the ``images`` given to it.
 
     Attributes:
         detector: the model.
@@ -119,25 +125,23 @@ class GivenImages:
         taken: names of the files that `over` gave to its work.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
         known_at: places of the known ones among all that came.
+        sight: what the model sees of them.
 
     Raises:
         InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
     """
 
-    def __init__(self, settings: GoodImages, other: "GivenImages | None" = None) -> None:
-        if other is None:
-            self.detector, sha256 = full_model(settings.ckpt)
-            self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
-        else:
-            self.detector, self.parent = other.detector, other.parent
-        self.mode, key = (settings.mode, "images") if other is None else ("calibrate", "good")
-        if (given := getattr(settings, key)) is not None:
+    def __init__(self, settings: GoodImages) -> None:
+        self.detector, sha256 = full_model(settings.ckpt)
+        self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
+        self.mode = settings.mode
+        if (given := settings.images) is not None:
             names = listed(given)
-            self.what = f"{key}=[{','.join(names)}]" if given is names else f"{key}={given}"
-            parts = [images_of(one, self.detector, key) for one in names]
+            self.what = f"images=[{','.join(names)}]" if given is names else f"images={given}"
+            parts = [images_of(one, self.detector) for one in names]
             if self.mode != "remove":  # which may take defects out
                 for one, part in zip(names, parts, strict=True):
-                    require_good(part, f"{key}={one}")
+                    require_good(part, f"images={one}")
             items = dict.fromkeys(item for part in parts for item in part.items)
             self.dataset = ItemDataset(list(items), parts[0].resize_crop)
         else:  # those to learn from, as those look that the checkpoint was fitted on
@@ -146,6 +150,8 @@ class GivenImages:
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
         self.taken = [str(item.path) for item in self.dataset.items]
+        self.sight = Sight(self.dataset.resize_crop)
+        self.sight.look([item.path for item in self.dataset.items])
 
     @property
     def held(self) -> frozenset[bytes] | None:
@@ -153,22 +159,8 @@ class GivenImages:
         held = self.detector.require_state().digests
         return None if held is None else frozenset(digests.keys(held))
 
-    def require_held(self) -> frozenset[bytes]:
-        """Return `held`, or raise InputError: those in the model score too low for a threshold."""
-        if (held := self.held) is None:
-            raise InputError(
-                f"ckpt={self.parent['ckpt']}: which images it holds is not known (an old "
-                "checkpoint, or one of a plain Trainer), and those score too low; fit it again"
-            )
-        return held
-
-    @property
-    def gone(self) -> frozenset[bytes]:
-        """Digests of the images that mode=remove took out."""
-        return removed_from(self.detector)
-
     def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
-        """Call ``work(batches)`` with each picture once, but for those in `without` and `gone`.
+        """Call ``work(batches)`` with each picture once, but for removed ones and `without`.
 
         Where `without` is None, pictures come as they are.
 
@@ -182,19 +174,16 @@ class GivenImages:
 
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
 
-    def left_out(self) -> list[tuple[str, str]]:
-        """Return lines on the images that `over` left out."""
-        return [
-            ("note", f"not counted: {count(self.left[key], 'image')} {why}")
-            for key, why in WHY_LEFT_OUT.items()
-            if self.left[key]
-        ]
+    def left_out(self) -> list[str]:
+        """Return how many images `over` left out, for each reason."""
+        kinds = WHY_LEFT_OUT.items()
+        return [f"{count(self.left[key], 'image')} {why}" for key, why in kinds if self.left[key]]
 
     def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew
         self.taken = []
         seen: set[bytes] = set()
-        came, gone = 0, self.gone
+        came, gone = 0, removed_from(self.detector)
         for batch in batches:
             keep = []
             for i, key in enumerate(digests.keys(batch["digest"])):

@@ -15,7 +15,10 @@ from padim_lit.cli.targets import load, meanings
 HEAD = """
 padim_lit learns from good images what a good part looks like, and finds what differs.
 
-$EXAMPLES
+  $RUN data=folder data.root=DIR                         learns from your photos, tests
+  $RUN mode=predict ckpt=RUN/model.ckpt images=PHOTOS    scores new ones
+  python -m padim_lit.viewer outputs/                             a page over all that was found
+  $RUN -m proj=subset,jl seed=0,1,2                      a run for each combination
 
   mode=NAME --help       the keys of a mode alone; the same with data=NAME, proj=NAME, ...
   KEY=VALUE              sets a key
@@ -40,7 +43,7 @@ def help_text(*, _root_: DictConfig) -> str:
     """Return the text of ``--help`` for a config: its mode's keys, or all modes for mode=fit."""
     chosen = str(_root_.get("mode"))
     names = list(MODES) if chosen not in MODES or chosen == "fit" else [chosen]
-    text = HEAD.replace("$EXAMPLES", _examples()) + "\nModes\n\n"
+    text = HEAD.replace("$RUN", program()) + "\nModes\n\n"
     for name in names:
         about = MODES[name].settings_class().__doc__.partition("\n")[0]
         text += _line(f"mode={name}", about.replace("`", ""))
@@ -57,18 +60,6 @@ def program() -> str:
     """What was typed to start this: an installed one has no run.py."""
     installed = {"padim-lit": "padim-lit", "__main__": "python -m padim_lit"}
     return installed.get(PurePath(sys.argv[0]).stem, "python run.py")
-
-
-def _examples() -> str:
-    run = program()
-    lines = {
-        f"{run} data=folder data.root=DIR": "learns from your photos, tests",
-        f"{run} mode=predict ckpt=RUN/model.ckpt images=PHOTOS": "scores new ones",
-        "python -m padim_lit.viewer outputs/": "a page over all that was found",
-        f"{run} -m proj=subset,jl seed=0,1,2": "a run for each combination",
-    }
-    wide = max(map(len, lines)) + 3
-    return "\n".join(f"  {typed:{wide}}{about}" for typed, about in lines.items())
 
 
 def _keys_of_modes(names: list[str]) -> str:

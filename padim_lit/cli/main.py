@@ -72,7 +72,6 @@ def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
     overrides.refuse_hidden_config(asked, config.CONF)
     typed = overrides.read_overrides(asked.overrides)
     allow(overrides.own_packages(asked.overrides))
-    overrides.refuse_null_groups(typed, config.CONF)
     asked.overrides += overrides.folders(typed, saved=asked.config_path is not None)
     return asked, parser
 

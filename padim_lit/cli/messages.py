@@ -1,6 +1,7 @@
 """One line for whatever goes wrong with a config."""
 
 import re
+import sys
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 
@@ -44,7 +45,9 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
         )
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
-        return f"{group[1]} is no key of this mode, but of {', '.join(readers)}; leave it out"
+        chosen = [word for word in sys.argv if word.startswith(("mode=", "experiment="))]
+        where = " ".join(chosen) or "this mode"
+        return f"{group[1]} is no key of {where}, but of {', '.join(readers)}; leave it out"
     if preset := re.match(r"In 'experiment/(\w+)': .*Key '(\w+)' not in", first):
         return f"experiment={preset[1]}: sets {preset[2]}, no key of this mode; leave one out"
     if unset := UNSET.search(first):
@@ -67,7 +70,10 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     if "is not Optional" in str(cause):
         return f"{given}: null is no value of it; give {key}=VALUE"
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
-        return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
+        text = text.replace('"', "")  # quotes of `as_typed`
+        several = "give a folder that holds all, or a pattern, as in 'DIR/**/*.png'; "
+        todo = f"{several * (key == 'images')}if it is one, type {key}='\"{text}\"'"
+        return f"{key}={text}: a text, and no {kind[1]}; {todo}"
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `{program()} --help` lists the keys"
 

@@ -9,6 +9,7 @@ import os
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,8 @@ PRESET = "padim"
 TRUE_WORDS = ("true", "yes", "on", "y", "1")
 #: Modes that compare many fits; they keep finished ones.
 COMPARING_MODES = ("ablation", "distortion", "figure4")
+#: Keys that choose a file of conf/NAME.
+GROUPS = ("mode", "experiment", "backbone", "proj", "density", "data", "trainer", "logger")
 # Groups whose keys have no types: nothing would turn a quoted number into a number again.
 _PLAIN = {"trainer": (bool, int, float), "hydra": (bool, int, float), "logger": (bool,)}
 # Characters of a name's readable part; with the hash, names stay far below 255 bytes.
@@ -99,37 +102,40 @@ def _kept(word: str, many: bool) -> str:
     if key in ("hydra.run.dir", "hydra.sweep.dir"):  # the shell leaves the ~ after a = alone
         text = str(typed_path(text))
     plain = () if key.endswith("dir") else _PLAIN.get(key.lstrip("+").partition(".")[0], ())
-    listed = text[:1] + text[-1:] == "[]"
-    try:
+    with suppress(OverrideParseException):
         (override,) = read_overrides([f"k={text}"])
-    except OverrideParseException:
-        parts = (text[1:-1] if listed else text).split(",")
-        apart = (listed or (many and "," in text)) and not set(text) & set("'\"")
-    else:
-        swept, value = override.is_sweep_override(), override.value()
-        if swept and not many:
+        if override.is_sweep_override() and not many:
             raise InputError(
                 f"{word}: several values; add -m for a run with each, or, if it is one text with a "
                 f"comma, type {key}='{_quoted(text)}'"
             )
-        listed = not swept
-        parts = (text[1:-1] if listed else text).split(",")
-        values = value.list if getattr(value, "simple_form", False) else value
-        apart = isinstance(values, list) and len(values) == len(parts)
-    if not apart:
-        return f"{key}={_one(text, plain)}"
-    parts = [part.strip() for part in parts]
+    group, listed = key in GROUPS, text[:1] + text[-1:] == "[]"
+    parts = [part.strip() for part in (text[1:-1] if listed else text).split(",")]
+    apart = not group if listed else many and len(parts) > 1
+    if not apart or not all(map(_whole, parts)):
+        return f"{key}={_one(text, plain, group)}"
     if not listed and len(set(parts)) < len(parts):
         raise InputError(f"{word}: a value is there twice, and would be run twice; give each once")
-    kept = ",".join(_one(part, plain) for part in parts)
+    kept = ",".join(_one(part, plain, group) for part in parts)
     return f"{key}=[{kept}]" if listed else f"{key}={kept}"
 
 
-def _one(text: str, plain: tuple[type, ...]) -> str:
-    """Put one value in quotes where Hydra reads another text, unless its type is in `plain`."""
+def _whole(part: str) -> bool:
+    """Whether what lies between two commas is one value: no bracket or quote is open."""
+    brackets = all(part.count(left) == part.count(right) for left, right in ("[]", "()", "{}"))
+    return brackets and not any(part.count(quote) % 2 for quote in "'\"") and part[-1:] != "\\"
+
+
+def _one(text: str, plain: tuple[type, ...], group: bool) -> str:
+    """Put one value in quotes where Hydra reads another text, unless its type is in `plain`.
+
+    That of a `group` is a name: of 7 or null Hydra would make a traceback.
+    """
     try:
         value = read_overrides([f"k={text}"])[0].value()
     except OverrideParseException:
+        return _quoted(text)
+    if group and not isinstance(value, str | QuotedString):
         return _quoted(text)
     number = isinstance(value, int | float) and type(value) not in plain
     # In a path of Windows each is a separator, and none escapes what follows.
@@ -155,27 +161,6 @@ def own_packages(words: Sequence[str]) -> list[str]:
     """Return the packages in own=[…] of a command line."""
     pairs = [word.lstrip("+").partition("=") for word in words]
     return re.findall(r"[^][,\s'\"]+", ",".join(text for key, _, text in pairs if key == "own"))
-
-
-def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
-    """Refuse GROUP=null and GROUP=7, which Hydra answers with a traceback.
-
-    `conf` has a folder for each group.
-
-    Raises:
-        InputError: the group and its options.
-    """
-    for override in overrides:
-        group = override.key_or_group
-        if override.is_delete() or not (conf / group).is_dir():
-            continue
-        values = getattr(override.value(), "list", [override.value()])
-        if not all(isinstance(value, str | QuotedString) for value in values):
-            options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
-            raise InputError(
-                f"{override.input_line}: {group} is no value but a file of conf/{group}; "
-                f"leave it out, or choose {', '.join(options)}"
-            )
 
 
 def refuse_hidden_config(asked: Namespace, conf: Path) -> None:

@@ -88,6 +88,11 @@ class Settings:
         """Whether training images are needed: a test of a checkpoint takes none."""
         return True
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """Keys that this run would not read, with what reads them; refused where typed."""
+        return {}
+
 
 @dataclass
 class OnDevice(Settings):

@@ -23,18 +23,11 @@ from padim_lit.errors import InputError, refusing
 
 #: Packages of which a config may name classes, and the module whose functions make loggers.
 _ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
+#: Settings of a run that say how a data set's files are read.
+READING_KEYS = ("batch_size", "num_workers", "picture_cache", "full_check")
 #: By base class: arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = {
-    "AnomalyData": (
-        "image_size",
-        "crop_size",
-        "batch_size",
-        "num_workers",
-        "look",
-        "fits",
-        "picture_cache",
-        "full_check",
-    ),
+    "AnomalyData": ("image_size", "crop_size", "look", "fits", *READING_KEYS),
     "Backbone": ("seed", "state", "tiles"),
     "Projection": ("in_channels", "dim", "seed"),
     "Density": ("dim", "seed"),

@@ -13,21 +13,18 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
-from padim_lit.data.check import judge_repeats, look_at, nearly_black, some
-from padim_lit.data.images import read_size
+from padim_lit.data.check import judge_repeats, look_at, nearly_black
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.loaders import rank_batches, sizes_of
+from padim_lit.data.sight import Sight
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
-from padim_lit.system.console import percent
 from padim_lit.system.cores import default_workers
 
 Primitive = str | int | float | bool | None
 
 log = logging.getLogger(__name__)
 
-# Training images, at most, whose sizes say how much a crop leaves out, and how they are squeezed.
-MEASURED_PHOTOS = 100
 # Proportions of photos that differ by less are no reason for a note.
 ALIKE_PROPORTIONS = 1.25
 
@@ -83,7 +80,7 @@ class AnomalyData(LightningDataModule):
         sha256: of `content` wherever it lies; None beyond `full_check`, where not all is read.
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
-        photo_sizes: (h, w) of the training photos, or of 100 of them; without any the test's.
+        sight: what is seen of the training photos; without any, of the test's.
         mixed_proportions: whether photos of different proportions are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
@@ -118,7 +115,7 @@ class AnomalyData(LightningDataModule):
         self.cache = None if folder is None else PictureCache(folder)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
         self.image_shape = self.resize_crop.output_shape
-        self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
+        self.size = self.resize_crop.size
         split = self.read()
         self.name = split.name
         if self.fits:
@@ -144,14 +141,14 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        measured = self.train_items or self.test_items
-        sizes = {read_size(item.path) for item in some(measured, MEASURED_PHOTOS)}
-        self.photo_sizes = sizes
-        squeezed = self._squeezed(sizes)
+        measured = [item.path for item in self.train_items or self.test_items]
+        self.sight = Sight(self.resize_crop)
+        self.sight.look(measured)
+        squeezed = self._squeezed()
         self.mixed_proportions = bool(squeezed)
+        seen = filter(None, (self.sight.out_of_sight(), self.sight.further_pages()))
         self.notes = [
-            *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
-            *nearly_black([item.path for item in measured]), *_notes(counts),
+            *split.notes, *said, *seen, *squeezed, *nearly_black(measured), *_notes(counts),
         ]  # fmt: skip
 
     @property
@@ -184,9 +181,9 @@ class AnomalyData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def _squeezed(self, sizes: set[tuple[int, int]]) -> list[str]:
+    def _squeezed(self) -> list[str]:
         """A note where photos of different proportions are resized to one shape."""
-        by_shape = sorted((width / height, height, width) for height, width in sizes)
+        by_shape = sorted((width / height, height, width) for height, width in self.sight.photos)
         (tall, h, w), (wide, height, width) = by_shape[0], by_shape[-1]
         if isinstance(self.resize_crop.resize, int) or wide < ALIKE_PROPORTIONS * tall:
             return []
@@ -195,22 +192,6 @@ class AnomalyData(LightningDataModule):
             f"Photos have different proportions, from {w}×{h} to {width}×{height} pixels, and each "
             f"is resized to {columns}×{rows}: the same thing looks wider in one than in another. "
             "If they show parts of one kind, cut or pad them to the same proportions first."
-        ]
-
-    def _out_of_sight(self, sizes: set[tuple[int, int]]) -> list[str]:
-        """A note where the crop leaves out a part of the images."""
-        shares = []
-        for height, width in sizes:
-            left, top, right, bottom = self.resize_crop.seen(height, width)
-            shares.append(((right - left) * (bottom - top) / (height * width), height, width))
-        share, height, width = min(shares)
-        if share > 0.999:
-            return []
-        least = "" if len(sizes) == 1 else "as little as "
-        return [
-            f"The model sees {least}{percent(share)} of an image ({width}×{height} pixels): "
-            f"its centre, by image_size={self.image_size} and crop_size={self.crop_size}; "
-            "crop_size=null sees all."
         ]
 
     def require_test(self) -> None:

@@ -62,8 +62,17 @@ def read_bytes(content: bytes | bytearray, todo: str) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert `image`, in memory, as `read_image` converts a file; raise as that does."""
+    """Convert `image`, in memory, as `read_image` converts a file; raise as that does.
+
+    Also for 32-bit values that are no file's and none above 255: those of 8 bits would be black.
+    """
     with refusing("image in memory cannot be decoded", "replace it", Exception):
+        # Of a file the 16 bits are known: a black photo in one is black.
+        if image.mode == "I" and image.format is None and image.getextrema()[1] <= 255:
+            raise InputError(
+                "an int32 image in memory is taken for 16 bit, 0 to 65535, but has no value above "
+                "255 and looks like 8-bit; convert it to uint8, or scale it (times 257)"
+            )
         return _eight_bit(image, "in memory")
 
 
@@ -73,7 +82,7 @@ def from_array(values: np.ndarray) -> Image.Image:
     Also what Pillow gives of files: (h, w, 4) uint8 with transparency, (h, w) bool, and (h, w)
     int32 of 16-bit values.
 
-    Raises InputError for other shapes and types.
+    Raises InputError for other shapes and types, and for int32 of 8-bit values.
     """
     allowed = _CHANNELS.get(values.dtype.name, ())
     if values.ndim < 2 or values.shape[2:] not in allowed or not values.size:
@@ -167,28 +176,40 @@ def _above(values: np.ndarray, threshold: int) -> np.ndarray:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(h, w) of the image at `path`, upright, from its header: no pixel is decoded.
+    """Return the size that `read_header` gives."""
+    return read_header(path)[0]
+
+
+def read_header(path: Path) -> tuple[tuple[int, int], bool]:
+    """(h, w) of the image at `path`, upright, and whether `is_paged`: no pixel is decoded.
 
     Raises InputError as `read_image` does, but for values and what is broken behind the header.
     """
 
-    def look(image: Image.Image) -> tuple[int, int]:
+    def look(image: Image.Image) -> tuple[tuple[int, int], bool]:
         width, height = image.size
         if image.format == "TIFF":  # of which newer Pillows give the size as it will be turned
             width, height = (image.tag_v2[tag] for tag in (_WIDTH, _HEIGHT))  # type: ignore
         # A PNG is taken as it lies: Pillow would decode its pixels to look for a tag.
         turned = image.format != "PNG" and _turn(image) in _SIDEWAYS
-        return (width, height) if turned else (height, width)
+        return (width, height) if turned else (height, width), is_paged(image)
 
     return _use(path, look)
 
 
+def is_paged(image: Image.Image) -> bool:
+    """Whether an image, as Pillow opens or `read_image` reads it, has further pages or frames."""
+    return getattr(image, "is_animated", False)
+
+
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
-    image = _upright(image)
+    paged, image = is_paged(image), _upright(image)
     if image.mode.startswith("I"):
-        return Image.fromarray(_EIGHT_BIT[_integers(image, path)]).convert("RGB")
-    found = _rgb(image, path)
-    found.info = {}  # its tags still say how it lay in the file, and it would be turned again
+        found = Image.fromarray(_EIGHT_BIT[_integers(image, path)]).convert("RGB")
+    else:
+        found = _rgb(image, path)
+        found.info = {}  # its tags still say how it lay in the file, and it would be turned again
+    found.is_animated = paged  # type: ignore[attr-defined]
     return found
 
 
@@ -261,6 +282,9 @@ def _opened(file: IO[bytes]) -> Image.Image:
         return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:  # whose text names the open file as Python's object
         raise UnidentifiedImageError("its content is none of them") from None
+    except Image.DecompressionBombError:  # whose text names Pillow's limit, twice as many
+        most = f"{MOST_PIXELS // 10**6} million pixels are allowed"
+        raise ValueError(f"at most {most}; make it smaller, or cut it") from None
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

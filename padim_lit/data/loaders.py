@@ -137,7 +137,7 @@ def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
     for given in map(sizes_of, _each(loaders)):
         if given and given.keys() <= provenance.keys():
             size = {key: provenance[key] for key in given}
-            if ResizeCrop(**size).size != given:
+            if ResizeCrop(**size) != ResizeCrop(**given):
                 raise InputError(
                     f"the data have {given}, and the model was fitted with {size}; give the data "
                     "the same"

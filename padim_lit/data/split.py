@@ -25,7 +25,7 @@ def hold_out(
     count: int,
     seed: int,
     groups: Sequence[Hashable] | None = None,
-    count_key: str | None = "number",
+    count_key: str = "number",
 ) -> tuple[list[T], list[T]]:
     """Split `values` into (kept, held out), `count` of them held out, order preserved.
 
@@ -36,7 +36,7 @@ def hold_out(
         seed: same seed, same split.
         groups: values of one group stay on the same side. Groups are taken in a random order,
             skipping those that would exceed `count`.
-        count_key: what a user sets `count` by, for the error; None: fewer will do.
+        count_key: what a user sets `count` by, for the error.
 
     Raises InputError where no choice of that size was found.
     """
@@ -48,7 +48,7 @@ def hold_out(
     for group in sorted(members.values(), key=lambda m: derived_seed(seed, names[m[0]])):
         if len(held) + len(group) <= count:
             held.update(group)
-    if count_key and len(held) != count:
+    if len(held) != count:
         raise InputError(
             f"cannot hold out {count} of {len(values)} images in {len(members)} groups that stay "
             f"whole; choose another {count_key} or split_seed"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,13 @@ class ResizeCrop:
     Raises InputError for sizes that are no positive integers and a crop larger than the image.
     """
 
-    image_size: InitVar[Size]
-    crop_size: InitVar[Size | None]
+    image_size: Size = field(compare=False)
+    crop_size: Size | None = field(compare=False)
     resize: int | tuple[int, int] = field(init=False)
     crop: tuple[int, int] | None = field(init=False)
 
-    def __post_init__(self, image_size: Size, crop_size: Size | None) -> None:
+    def __post_init__(self) -> None:
+        image_size, crop_size = self.image_size, self.crop_size
         exact = tuple(as_pair("image_size", image_size, MOST_PIXELS))
         crop = None if crop_size is None else tuple(as_pair("crop_size", crop_size, MOST_PIXELS))
         if crop is not None and (crop[0] > exact[0] or crop[1] > exact[1]):
@@ -58,12 +59,8 @@ class ResizeCrop:
 
     @property
     def size(self) -> dict[str, Any]:
-        """image_size and crop_size that make this one, as a checkpoint holds them."""
-        image_size = self.resize if isinstance(self.resize, int) else list(self.resize)
-        crop: Size | None = list(self.crop) if self.crop else None
-        if self.crop and self.crop[0] == self.crop[1]:
-            crop = self.crop[0]
-        return {"image_size": image_size, "crop_size": crop}
+        """image_size and crop_size as they were given, and as a checkpoint holds them."""
+        return {"image_size": self.image_size, "crop_size": self.crop_size}
 
     def image(self, image: Image.Image) -> Image.Image:
         """Resized (antialiased bilinear) and cropped image of size `output_shape`."""

@@ -34,8 +34,6 @@ ENDS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
 NAMED_IMAGES = 3
 #: Share of good images that are called defective, unless asked for otherwise.
 FALSE_ALARM_RATE = 0.01
-# From which quotient of the rate asked and the rate got it is said why: one image is all it gives.
-MUCH_MORE = 1.5
 #: The method of a threshold that somebody chose.
 BY_HAND = "by hand"
 
@@ -373,8 +371,6 @@ def describe(calibration: Calibration) -> str:
     >>> scores = torch.linspace(1, 3, 199)
     >>> describe(calibrate(Measured(scores, scores)))
     'threshold 2.990, which about 1.00% of good images reach (0.12% to 2.77% with 95% ...'
-    >>> describe(calibrate(Measured(scores[:38], scores[:38]), 0.05)).partition("; ")[2]
-    'just above the largest of these scores, because 5.00% of 39 is fewer than two images'
     """
     if calibration.threshold is None or calibration.interval is None:
         return f"no threshold: {calibration.why}"
@@ -390,10 +386,6 @@ def describe(calibration: Calibration) -> str:
     chosen = ", chosen by hand" if calibration.method == BY_HAND else ""
     if calibration.method == "largest":
         end = f"just above {end}, because {percent(rate, 2)} takes {needed(rate)} good images"
-    elif calibration.method != BY_HAND and rate > MUCH_MORE * expected_rate(total, rate):
-        end = (
-            f"just above {end}, because {percent(rate, 2)} of {total + 1} is fewer than two images"
-        )
     else:
         end += f" is {score_text(float(calibration.scores[-1]))}"
     return (

@@ -5,6 +5,7 @@ on all (remaining) images gives, up to rounding.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 
 import torch
@@ -154,8 +155,9 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
         what: names them in messages.
 
     Returns:
-        The largest relative error, over all Gaussians, that rounding may have made in a squared
-        distance: the scatter's rounding over the smallest variance that is left, ε included.
+        A bound: by which share of itself rounding may have moved a distance, and so a score, at
+        most. It is far above what is seen: the largest variance is taken to be rounded where the
+        smallest, ε included, lies.
 
     Raises:
         InputError: an image is not held, fewer than 2 would stay, or rounding errors are larger
@@ -193,7 +195,8 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
             "fit again without these images"
         )
     _set_state(detector, rest, what)
-    return max(errors)
+    worst = max(errors)  # of a squared distance, as the scatter is of squares
+    return worst / (1 + math.sqrt(max(0, 1 - worst)))  # 1 − √(1 − worst), about half of it
 
 
 def _set_state(detector: Detector, state: FitState, what: str) -> None:
@@ -208,7 +211,10 @@ def _set_state(detector: Detector, state: FitState, what: str) -> None:
 
 
 def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:
-    """Yield for some Gaussians at a time the error's bound, and how many rounding has spoilt."""
+    """Yield for some Gaussians at a time a bound of d²'s relative error, and how many are spoilt.
+
+    It is the scatter's rounding over the smallest variance that is left, ε included.
+    """
     unit = torch.finfo(whole.scatter.dtype).eps
     eps, prior = ridge.of(rest)
     weight = 0.0 if prior is None else prior[1]

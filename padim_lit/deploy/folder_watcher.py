@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class Watcher:
             raise InputError(f"images={self.folder}: may not be read; give this user its rights")
         start = self.clock()
         there = named_images(self.folder / "**", strict=self._since is None)
-        new = [version for version in _versions(there) if not self.known(version)]
+        new = [version for version in map(Version.of, there) if not self.known(version)]
         end, before = self.clock(), self._since or {}
         # A file was seen between the two times; the later one keeps its rest from being overstated.
         self._since = {version: before.get(version, end) for version in new}
@@ -62,9 +61,3 @@ class Watcher:
     def waiting(self) -> Collection[Version]:
         """Files that `rested` saw last and that are not known."""
         return (self._since or {}).keys()
-
-
-def _versions(paths: Iterable[str | Path]) -> Iterator[Version]:
-    for path in paths:
-        with suppress(OSError):  # a file may go meanwhile
-            yield Version.of(path)

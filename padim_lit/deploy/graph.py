@@ -4,7 +4,6 @@ from torch import Tensor, nn
 
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import image_score
-from padim_lit.model.both import in_parts
 from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
@@ -63,8 +62,8 @@ class Scores(nn.Module):
         super().__init__()
         whitening = detector.require_fitted()
         self.threshold, self.how = threshold, detector.image_score
-        density = in_parts(detector.density)
-        self.projection, self.combine = detector.projection, density.combine
+        self.projection, density = detector.projection, detector.density
+        self.combine = density.combine
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
         self.parts = nn.ModuleList(

@@ -25,11 +25,10 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
 from padim_lit.deploy.over_images import Batches, Loop, over_images
-from padim_lit.deploy.without_image import OTHER_PIXELS, ComponentsWithout, PositionsWithout
+from padim_lit.deploy.without_image import OTHER_PIXELS, ComponentsWithout
 from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.both import in_parts
 from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
@@ -37,7 +36,6 @@ from padim_lit.model.fit_state import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
-from padim_lit.model.triangular import covariance_log_det
 from padim_lit.model.warm_up import evenly_spaced, fit_bytes, learn, learners
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
@@ -210,12 +208,14 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, x = detector.density, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few, how, found = detector.count < FORMULA_IMAGES, in_parts(density), list[Tensor]()
+    few, found = detector.count < FORMULA_IMAGES, list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
         if few and (density.shrinkage or detector.ridge.unit == "variance"):
-            return _factored_anew(detector, held), reliable
+            whole = detector.require_state().moments, detector.ridge
+            anew = partial(_subtracted, detector, density, *whole)
+            return _side_by_side(detector, anew, list(held)), reliable
         whitening = detector.require_fitted()
-        parts, scales = how.parts(detector.positions), how.scales_in(whitening)
+        parts, scales = density.parts(detector.positions), density.scales_in(whitening)
         for (part, some), scale in zip(parts, scales, strict=True):
             if type(part) is PerPosition:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
@@ -230,7 +230,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 images = list(zip(held, limits, strict=True))
                 distances = _side_by_side(detector, _without(detector, part, some), images)
             found.append(distances)
-    return how.combine(found), reliable
+    return density.combine(found), reliable
 
 
 def _without(
@@ -246,7 +246,7 @@ def _without(
     if mixed:  # one of many images hardly moves the pooled covariance
         ridge = replace(ridge, common=pooled(moments))
     if not mixed or moments.mean.device.type != "cpu":
-        return lambda image: _subtracted(detector, part, moments, ridge, image[0])[0]
+        return lambda image: _subtracted(detector, part, moments, ridge, image[0])
     search = part.search(detector.mean, detector.require_fitted(), some, often=True)
 
     def without(image: tuple[Tensor, Tensor | None]) -> Tensor:
@@ -257,33 +257,10 @@ def _without(
     return without
 
 
-def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
-    """Return distances (B,P) of few images: without each, all covariances are factored again.
-
-    Args:
-        held: see `_left_out`.
-    """
-    density, moments = detector.density, detector.require_state().moments
-    how = in_parts(density)
-    rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
-    for part, some in how.parts(detector.positions):
-        if type(part) is PerPosition:
-            rest.append(PositionsWithout(moments.at(some), part.shrinking(detector.ridge)))
-        else:
-            rest.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
-
-    def without(one: Tensor) -> Tensor:
-        distances, log_dets = zip(*(distances_of(one) for distances_of in rest), strict=True)
-        scaled = [d * s for d, s in zip(distances, how.scales(log_dets), strict=True)]
-        return how.combine(scaled)
-
-    return _side_by_side(detector, without, list(held))
-
-
 def _subtracted(
     detector: Detector, part: Density, moments: Moments, ridge: Ridge, one: Tensor
-) -> tuple[Tensor, float]:
-    """Return an image's distances (1,P) under Gaussians without it, and their mean log det Σ.
+) -> Tensor:
+    """Return an image's distances (1,P) under Gaussians without it, which are factored anew.
 
     Args:
         part: of the detector's density, or all of it.
@@ -294,8 +271,7 @@ def _subtracted(
     image, _ = part.update_moments(empty, one, one[None], detector.anomaly_map.counted)
     rest = subtract(moments, image, empty.mean)
     whitening = part.factorize(rest, ridge)
-    distances, _ = part.nearest(one[:1], rest.mean, whitening)
-    return distances, float(covariance_log_det(whitening).mean())
+    return part.nearest(one[:1], rest.mean, whitening)[0]
 
 
 def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from padim_lit.data.images import as_rgb, from_array, read_image
+from padim_lit.data.images import as_rgb, from_array, is_paged, read_image
 from padim_lit.data.transform import ResizeCrop, Size
-from padim_lit.deploy.regions import Region, View, spread
+from padim_lit.deploy.regions import DIGITS, Region, View, spread
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import ROUNDING
 from padim_lit.model.detector import Detector
@@ -88,6 +88,7 @@ class Prediction:
             "threshold": self.threshold,
             "width": width,
             "height": height,
+            "seen": np.round(self.view.box, DIGITS).tolist(),
             "regions": regions,
         }
 
@@ -101,12 +102,14 @@ class ModelInput:
         path: of the image's file; None: it was in memory.
         view: where `values` lie in the picture; None: they are all of it.
         picture: the picture itself, upright RGB, perhaps smaller, see `of`; None: not kept.
+        paged: whether its file has further pages or frames, which are not seen.
     """
 
     values: np.ndarray = field(repr=False)
     path: str | None = None
     view: View | None = None
     picture: Image.Image | None = None
+    paged: bool = False
 
     @classmethod
     def of(cls, image: Any, resize_crop: ResizeCrop, picture: int = 0) -> "ModelInput":
@@ -146,7 +149,8 @@ class ModelInput:
         values, view = resize_crop.image(image), View(size, resize_crop.seen(*size))
         if picture:
             image.thumbnail((picture, picture), Image.Resampling.BILINEAR)
-        return cls(np.asarray(values), path, view, image if picture else None)
+        kept = image if picture else None
+        return cls(np.asarray(values), path, view, kept, is_paged(image))
 
     @classmethod
     def _of_floats(cls, image: np.ndarray, shape: tuple[int, int]) -> "ModelInput":

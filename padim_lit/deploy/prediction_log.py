@@ -4,15 +4,15 @@ import errno
 import json
 import logging
 import os
-import shutil
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
+from padim_lit.checkpoint.format import differences
 from padim_lit.deploy.drift import NEWEST
 from padim_lit.deploy.regions import DIGITS
 from padim_lit.errors import InputError, told
@@ -24,10 +24,8 @@ log = logging.getLogger(__name__)
 # What a run writes at its end. An earlier run's are deleted first, in case this one is killed.
 SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
-# Not in every line.
-OPTIONAL = ("picture", "at", "threshold", "mask")
 # What a user may have changed, of what all scores depend on.
-NAMED = {"model_sha256": "model", "threshold": "threshold", "source": "source"}
+NAMED = ("model_sha256", "threshold", "source")
 #: Errors of reading a file that is not as it was written.
 _DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
@@ -43,8 +41,11 @@ class Version:
 
     @classmethod
     def of(cls, path: str | Path) -> "Version":
-        """Return the version that is there now; raise OSError where there is none."""
-        stat = os.stat(path)  # noqa: PTH116 - once for each file of a watched folder
+        """Return the version that is there now; of size and time 0 where none can be looked at."""
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - once for each file of a watched folder
+        except OSError:  # gone in the meantime, or a link that leads nowhere
+            return cls(str(path), 0, 0)
         return cls(str(path), stat.st_size, stat.st_mtime_ns)
 
 
@@ -59,8 +60,8 @@ class ScoredFiles:
         folder: made if missing.
         model: primitives on which all scores depend: model, threshold, source.
         resume: continue the files that are there, and flush each line to the disk. An incomplete
-            last line is cut off. Where other lines are damaged, as by a power loss, a copy of the
-            file is kept, and their images count as not scored. False scores all anew.
+            last line is cut off. Other lines that are damaged, as by a power loss, are taken out,
+            and their images count as not scored. False scores all anew.
 
     Attributes:
         done: the last version of each file that has a line; only with `resume`.
@@ -99,9 +100,11 @@ class ScoredFiles:
                     ) from error
             watched = there.pop("resume", False)
             if self.json.exists() and there != model:
+                apart = differences(there, {key: model.get(key) for key in NAMED})
+                apart = apart or f"see {about}"
                 raise InputError(
-                    f"{folder} holds scores of another {_apart(there, model)}; give another "
-                    "hydra.run.dir, or delete the folder, and with it these scores"
+                    f"{folder} holds scores of another model, threshold or source ({apart}); give "
+                    "another hydra.run.dir, or delete the folder, and with it these scores"
                 )
             if watched and not resume:
                 raise InputError(
@@ -166,13 +169,13 @@ class ScoredFiles:
                 os.fsync(out.fileno())
 
     def _take_up(self) -> None:
-        """Read the lines that are there, cut off an incomplete end, and write the CSV anew."""
+        """Read the lines that are there, take out what is broken, and write the CSV anew."""
         rows, whole, damaged = [], 0, set[int]()  # for the CSV; bytes of lines; damaged lines
         for number, line in enumerate(_whole_lines(self.json), start=1):
             whole += len(line)
             try:
-                row = {**dict.fromkeys(OPTIONAL), **json.loads(line)}
-                cells = None if "error" in row else {column: row[column] for column in COLUMNS}
+                row = dict(json.loads(line))
+                cells = None if "error" in row else {column: row.get(column) for column in COLUMNS}
                 self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
             except _DAMAGED:
                 damaged.add(number)
@@ -182,39 +185,15 @@ class ScoredFiles:
                 rows.append(cells)
                 self.p_values.append(cells["p_value"])
         write_csv(self.csv, COLUMNS, rows)
+        os.truncate(self.json, whole)
         if damaged:
-            self._set_aside(damaged)
-        else:
-            os.truncate(self.json, whole)
-
-    def _set_aside(self, damaged: Collection[int]) -> None:
-        """Copy the file to one beside it, and take the damaged lines out of it."""
-        names = (f"{self.json}.damaged{n or ''}" for n in count())
-        beside = next(Path(name) for name in names if not os.path.lexists(name))
-        with atomically(beside) as temporary:
-            shutil.copyfile(self.json, temporary)
-        lines = enumerate(_whole_lines(self.json), start=1)
-        with atomically(self.json) as temporary, temporary.open("wb") as file:
-            file.writelines(line for number, line in lines if number not in damaged)
-        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        log.warning(
-            f"{self.json}: line {min(damaged)}{more} cannot be read, as after a power loss; all "
-            f"others stay, images of these are scored again, and {beside} is the file as it was"
-        )
-
-
-def _apart(there: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    """Return which of `NAMED` differ, and how; all of them where none does."""
-
-    def said(value: Any) -> str:
-        return f"{value:.9g}" if isinstance(value, float) else str(value)  # all of a float32
-
-    found = [
-        f"{name} ({said(there.get(key))}, now {said(model.get(key))})"
-        for key, name in NAMED.items()
-        if there.get(key) != model.get(key)
-    ]
-    return " and ".join(found) or "model, threshold or source"
+            lines = enumerate(_whole_lines(self.json), start=1)
+            with atomically(self.json) as temporary, temporary.open("wb") as file:
+                file.writelines(line for number, line in lines if number not in damaged)
+            log.warning(
+                f"{self.json}: {len(damaged)} line(s), the first {min(damaged)}, could not be "
+                "read, as after a power loss, and were taken out; their images are scored again"
+            )
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

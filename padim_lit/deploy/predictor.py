@@ -50,7 +50,7 @@ class Predictor:
           a picture in RGB order; 16 bit is scaled by its full range, so 12 bits of a camera are
           shifted up first (``frame << 4``), 10 by 6; also what Pillow makes of a file: an array
           (h,w,4) or tensor (4,h,w) of uint8 with transparency, an array (h,w) of bool, or of int32
-          from 0 to 65535;
+          from 0 to 65535, some above 255: 8-bit values are refused;
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
         - a list or tuple of any of these, or a batch of them (B,…); a folder, for all images in it

@@ -103,7 +103,7 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
         near = np.where((near >= threshold) & (whose != number), near.min(), near)
         y, x = (n[s] for n, s in zip(centres, around, strict=True))
         ring, area = _outline(x, y, near, threshold)
-        corners = view.place(ring, (h, w))
+        corners = view.place(_corners(ring), (h, w))
         box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
         peak, mean = float(distances.max()), float(distances.mean())
         found.append(Region(box, corners, area * pixel, peak, mean))
@@ -170,6 +170,14 @@ def _outline(
     rings = [points[a : b - 1] for a, b in pairwise(ends)]
     outer, *holes = map(_area, rings)
     return rings[0], outer - sum(holes)
+
+
+def _corners(ring: np.ndarray) -> np.ndarray:
+    """Return a ring (N,2) without the points that lie between their neighbours."""
+    apart = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
+    (x, y), (u, v) = (apart - np.roll(apart, 1, axis=0)).T, (np.roll(apart, -1, axis=0) - apart).T
+    found = apart[(x * v != y * u) | (x * u + y * v < 0)]
+    return found if len(found) > 2 else ring  # of a single pixel at the threshold nothing is left
 
 
 def _area(ring: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from padim_lit.data.images import read_bytes
+from padim_lit.data.sight import Sight
 from padim_lit.deploy.predictor import Predictor
 from padim_lit.errors import InputError, refusing, visible
 from padim_lit.version import __version__
@@ -27,7 +28,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     """Return a FastAPI application.
 
     ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF, BMP or WebP and gives score, p_value,
-    decision ("anomalous", "good" or ""), threshold, width, height, regions, see
+    decision ("anomalous", "good" or ""), threshold, width, height, seen, regions, see
     `padim_lit.deploy.regions.Region`, and model_sha256, see `Predictor`. Errors, with the reason as
     "detail" and in the log: 413 for a body beyond `max_bytes`, 422 for one that is no such image,
     503 beyond AT_ONCE requests, 408 for a body that has not come in BODY_SECONDS. ``GET /health``
@@ -57,6 +58,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
     one, in_work = threading.Lock(), 0
     which = {"model_sha256": predictor.model_sha256}
+    sight = Sight(predictor.resize_crop)
 
     def refused(status: int, why: str, later: int | None = None) -> HTTPException:
         """Return an error to raise, and log it."""
@@ -70,6 +72,9 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             except InputError as error:
                 raise refused(422, str(error)) from None
             (found,) = predictor.score([seen])
+            sight.add("a request", found.view.size, seen.paged)
+            for note in sight.news():
+                log.warning("%s", note)
             return found.numbers() | which
 
     @app.get("/health")

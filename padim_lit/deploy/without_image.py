@@ -1,16 +1,13 @@
-"""Gaussians without one image: a mixture's on a CPU, or those of positions where images are few."""
-
-from dataclasses import replace
+"""A mixture's Gaussians without one image, on a CPU: only those that it has patches in change."""
 
 import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model.gaussian import factored_together
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
-from padim_lit.model.moments import Moments, covariance
-from padim_lit.model.ridge import Ridge, scatter_of_all
+from padim_lit.model.moments import Moments
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.search import Search, squared_distances
 from padim_lit.model.triangular import Triangle
 
@@ -118,59 +115,3 @@ class ComponentsWithout:
         factors = self.mixture.factorize(rest, self.ridge)
         self.factors = self.factors.map(lambda *bands: torch.cat(bands), factors)
         self.factored = torch.cat([self.factored, rest.mean])
-
-
-class PositionsWithout:
-    """The Gaussians of all positions without one image: each is factored anew.
-
-    Where images are few, each of them changes the pooled covariance, and with it every Gaussian.
-    Only one patch is measured at a position, so a triangular solve takes the place of the inverse
-    factor.
-
-    Where V of n patches y = x − μ at a position leave, with s = Σ y, what is left is
-    μ' = μ − s/(n−V) and S' = S − Σ y yᵀ − ssᵀ/(n−V); the sum of all S loses the same.
-
-    Args:
-        moments: of the P positions, with the image.
-        ridge: with ν, and without ``common``.
-
-    >>> from padim_lit.model.moments import init, update
-    >>> x = torch.rand(8, 9, 2)
-    >>> positions = PositionsWithout(update(init(9, 2), x), Ridge(eps=0.1, shrinkage=1.0))
-    >>> distances, log_det = positions(x[:1])
-    >>> distances.shape
-    torch.Size([1, 9])
-    """
-
-    def __init__(self, moments: Moments, ridge: Ridge):
-        self.moments, self.ridge, self.total = moments, ridge, scatter_of_all(moments)
-
-    def __call__(self, image: Tensor) -> tuple[Tensor, float]:
-        """Return distances (1,P) of an image (V,P,D), in its first direction, and mean log det Σ.
-
-        Raises:
-            InputError: see `padim_lit.model.gaussian.factorize`.
-        """
-        moments, scatter = self.moments, self.moments.scatter
-        y = (image.double() - moments.mean).transpose(0, 1)  # (P,V,D)
-        left = moments.counts - len(image)
-        divisor = left.clamp(min=1).unsqueeze(1)
-        shift = y.sum(dim=1) / divisor
-        rows = torch.cat([y, (shift * divisor.sqrt()).unsqueeze(1)], dim=1)
-        gone = rows.flatten(0, 1)
-        freedom = (left - 1).clamp(min=0).sum().clamp(min=1)
-        ridge = replace(self.ridge, common=(self.total - gone.T @ gone) / freedom)
-        eps, prior = ridge.of(moments)
-        query, rows = y[:, 0] + shift, rows.to(scatter.dtype)
-        squares, log_det = query.new_empty(len(query)), 0.0
-        for some in factored_together(scatter):
-            rest = Moments(left[some], moments.mean[some], scatter.at(some).map(torch.clone))
-            rest.scatter.add_products(rows[some], weight=-1.0)
-            sigma = covariance(rest, eps, symmetric=False, prior=prior)
-            lower, failed = torch.linalg.cholesky_ex(sigma)
-            if failed.any():
-                raise ridge.too_small(scatter.dim)
-            z = torch.linalg.solve_triangular(lower, query[some].unsqueeze(-1), upper=False)
-            squares[some] = z.square().sum(dim=(1, 2))
-            log_det += 2 * float(lower.diagonal(dim1=1, dim2=2).log().sum())
-        return squares.sqrt().float().unsqueeze(0), log_det / len(query)

@@ -1,5 +1,6 @@
 """Frozen feature extractor: images (B,3,h,w) → a list of feature maps (B,C_l,H_l,W_l)."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -173,25 +174,16 @@ class Backbone(nn.Module):
 
     def require_images(self, images: Tensor, image_shape: tuple[int, int]) -> None:
         """Raise InputError unless `images` are (B,3,h,w) of that shape, with values in [0, 1]."""
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise InputError(
-                f"images are of shape {tuple(images.shape)}; give a batch of RGB images, (B,3,h,w)"
-            )
-        if not images.is_floating_point():
-            raise InputError(
-                f"images are {images.dtype}; give floats in [0, 1]: images.float() / 255"
-            )
-        if images.shape[2:] != image_shape:
-            given, made = ("×".join(map(str, s)) for s in (images.shape[2:], image_shape))
-            raise InputError(
-                f"images are of {given} pixels, and this model takes {made}; give PaDiM(..., "
-                "image_shape=(h, w)), or the data image_size and crop_size"
-            )
-        low, high = torch.stack(images.aminmax()).tolist()  # one wait for a GPU
+        shape, (h, w) = tuple(images.shape), image_shape
+        right = shape == (len(images), 3, h, w) and len(images) and images.is_floating_point()
+        # One wait for a GPU.
+        low, high = torch.stack(images.aminmax()).tolist() if right else (-math.inf, math.inf)
         if low < -ROUNDING or high > 1 + ROUNDING:
+            values = f" from {low:g} to {high:g}" if right else ""
             raise InputError(
-                f"images have values from {low:g} to {high:g}; the model takes RGB in [0, 1] and "
-                "normalises it itself"
+                f"images are {images.dtype} {shape}{values}; this model takes a batch of RGB "
+                f"images (B,3,{h},{w}), floats in [0, 1], and normalises them itself: give it such "
+                "(bytes: images.float() / 255), or fit another with PaDiM(..., image_shape=(h, w))"
             )
 
     def net_shape(self, image_shape: tuple[int, int]) -> tuple[int, int]:

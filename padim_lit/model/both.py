@@ -73,6 +73,13 @@ class Both(Density):
     name = "both"
     position_weight: Tensor
 
+    def __init_subclass__(cls, **kwargs: Any):
+        """Raise InputError: what measures the parts apart would not know what a class changes."""
+        raise InputError(
+            f"{cls.__name__}: no class can be derived from Both; derive it from Density, "
+            "PerPosition or Mixture, as docs/own.md shows"
+        )
+
     def __init__(
         self,
         dim: int,
@@ -163,22 +170,15 @@ class Both(Density):
         return Moments(counts, mean, moments.scatter), torch.cat(means, dim=1)
 
     def combine(self, distances: Sequence[Tensor]) -> Tensor:
-        """Return the patches' distances, made of the scaled distances to each part."""
         to_position, to_component = distances
         nearest = torch.minimum(to_position, to_component)
         return nearest + self.position_weight.to(nearest.device) * (to_position - nearest)
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:
-        """Return what the distances to each part's Gaussians are multiplied by.
-
-        Args:
-            log_dets: mean log det Σ of each part's Gaussians.
-        """
         positions, components = log_dets
         return [math.exp((positions - components) / (4 * self.dim)), 1.0]
 
     def scales_in(self, whitening: Triangle) -> list[float]:
-        """Return the `scales` that `factorize` has put into these factors."""
         positions, components = self._log_dets(whitening)
         # A scale of c takes 2D log c off the positions' log det Σ: half of the difference is left.
         return [math.exp((positions - components) / (2 * self.dim)), 1.0]
@@ -201,9 +201,8 @@ class Both(Density):
         (_, positions), (_, components) = self.parts(x.shape[1])  # c is in the positions' factors
         to_position, position = self.position.nearest(x, mean[positions], whitening.at(positions))
         search = self.mixture.search(mean, whitening, components)
-        # The `combine` of a subclass may count a component that is further away, too.
-        enough = to_position if type(self) is Both else None
-        to_component, component = search(x, at_most=enough)  # inf where the position's is nearer
+        # inf where the position's is nearer
+        to_component, component = search(x, at_most=to_position)
         owner = torch.where(to_position <= to_component, position, component + x.shape[1])
         return self.combine([to_position, to_component]), owner
 
@@ -211,46 +210,6 @@ class Both(Density):
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
         ((_, nearest),) = super().terms(x, mean, whitening)
-        # A subclass may measure without the weight.
-        weight = float(self.position_weight) if type(self) is Both else 0.0
+        weight = float(self.position_weight)
         both = [(1 - weight, nearest), (weight, slice(x.shape[1]))]
         return both if weight else both[:1]
-
-
-class OnePart:
-    """Any other density, used as `Both` is: it has one part, whose distances are not scaled.
-
-    >>> OnePart(PerPosition(dim=8)).scales([0.3])
-    [1.0]
-    """
-
-    def __init__(self, density: Density):
-        self.density = density
-
-    def parts(self, positions: int) -> list[tuple[Density, slice]]:
-        """Return the density itself, with all Gaussians."""
-        return [(self.density, slice(None))]
-
-    def scales(self, log_dets: Sequence[float]) -> list[float]:
-        """See `Both.scales`."""
-        return [1.0]
-
-    def scales_in(self, whitening: Triangle) -> list[float]:
-        """See `Both.scales_in`."""
-        return [1.0]
-
-    def combine(self, distances: Sequence[Tensor]) -> Tensor:
-        """See `Both.combine`."""
-        (only,) = distances
-        return only
-
-
-def in_parts(density: Density) -> Both | OnePart:
-    """Return what says how a density's distances are made of the distances to its parts.
-
-    A subclass of `Both` is one part: what it changes, its parts do not know.
-
-    >>> type(in_parts(Both(dim=8))).__name__
-    'Both'
-    """
-    return density if type(density) is Both else OnePart(density)

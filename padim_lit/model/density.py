@@ -123,6 +123,23 @@ class Density(Part):
         """Return the densities that this one is made of, each with its slice of the G Gaussians."""
         return [(self, slice(None))]
 
+    def scales(self, log_dets: Sequence[float]) -> list[float]:
+        """Return what the distances to each part's Gaussians are multiplied by.
+
+        Args:
+            log_dets: mean log det Σ of each part's Gaussians.
+        """
+        return [1.0]
+
+    def scales_in(self, whitening: Triangle) -> list[float]:
+        """Return the `scales` that `factorize` has put into these factors."""
+        return [1.0]
+
+    def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        """Return the patches' distances, made of the scaled distances to each part."""
+        (only,) = distances
+        return only
+
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:

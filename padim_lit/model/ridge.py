@@ -85,22 +85,26 @@ def pooled(moments: Moments) -> Tensor:
     >>> pooled(update(init(2, 1), x)).item()
     1.0
     """
-    used = (moments.counts > 0).sum()
-    return scatter_of_all(moments) / (moments.counts.sum() - used).clamp(min=1)
-
-
-def scatter_of_all(moments: Moments) -> Tensor:
-    """Return the sum of all scatters S, (D,D) float64.
-
-    >>> from padim_lit.model.moments import init, update
-    >>> x = torch.tensor([[[0.0], [5.0]], [[2.0], [5.0]]])  # (2,2,1)
-    >>> scatter_of_all(update(init(2, 1), x)).item()
-    2.0
-    """
     scatter = moments.scatter
     total = Triangle.zeros(1, scatter.dim, scatter.device, torch.float64)
     # A sum in float64 copies what it sums, so a few at a time.
     for block in blocks(len(moments.mean), scatter.dim**2, scatter.device):
         for one, band in zip(total.bands, scatter.at(block).bands, strict=True):
             one += band.sum(dim=0, keepdim=True, dtype=torch.float64)
-    return total.to_dense(symmetric=True)[0]
+    return total.to_dense(symmetric=True)[0] / _freedom(moments)
+
+
+def variances(moments: Moments) -> Tensor:
+    """Return the diagonal (D,) of `pooled`, in a fraction of its time.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> x = torch.tensor([[[0.0], [5.0]], [[2.0], [5.0]]])  # (2,2,1)
+    >>> variances(update(init(2, 1), x)).item()
+    1.0
+    """
+    bands = [band.diagonal(rows.start, 1, 2) for rows, band in moments.scatter]
+    return torch.cat([band.sum(0, dtype=torch.float64) for band in bands]) / _freedom(moments)
+
+
+def _freedom(moments: Moments) -> Tensor:
+    return (moments.counts.sum() - (moments.counts > 0).sum()).clamp(min=1)

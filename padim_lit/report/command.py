@@ -7,9 +7,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.published import contradictions
+from padim_lit.analysis.published import CONTRADICTIONS
 from padim_lit.analysis.result_files import find, read_distortion
-from padim_lit.analysis.sweep_results import NoSweepError, planted, read_sweeps
+from padim_lit.analysis.sweep_results import planted, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
@@ -35,12 +35,8 @@ def build(paths: Sequence[str | os.PathLike], versus: str | None = None) -> dict
     """
     pictures = [(file, shows) for name, shows in PICTURES.items() for file in find(paths, name)]
     distortions = find(paths, "distortion.json")
-    try:
-        sweeps = read_sweeps(paths)
-    except NoSweepError:
-        if not distortions and not any(file.name == "figure4.png" for file, _ in pictures):
-            raise
-        sweeps = []
+    other = distortions or any(file.name == "figure4.png" for file, _ in pictures)
+    sweeps = read_sweeps(paths, required=not other)
     rows = sum(len(sweep.rows) for sweep in sweeps)
     found = f"{count(len(sweeps), 'sweep')}, {count(rows, 'configuration')}"
     say(f"{found}: fits, intervals, verdicts ...")
@@ -70,10 +66,10 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
-        compared=tables.seeds_compared(content),
+        compared=tables.compared(content),
         bold=any(cell.best for _, t in table1 for row in t.rows for cell in row.values()),
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
-        contradictions=contradictions(),
+        contradictions=CONTRADICTIONS,
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
         rate=ABLATION_ALARM_RATE,

@@ -96,11 +96,10 @@ def _sweep(sweep: SweepFolder, name: str, found: Sequence[dict[str, Any]]) -> di
     for one in configurations:
         one["missed"] = missed(sweep, one["proj"], one["dim"])
     marked = [key for m in DRAWN for key in claimed(configurations, m)]
-    projs = [proj for proj in sweep.projs if marked and proj != "identity"]
-    fits = [_fit(sweep, proj, m) for proj in projs for m in DRAWN]
     dims = sweep.dims_of("jl")
     beyond = PREDICTED_FROM in dims and dims[-1] > PREDICTED_FROM
-    predictions = [_fit(sweep, "jl", m, PREDICTED_FROM) for m in DRAWN if beyond]
+    fits = {m: _fit(sweep, m) for m in DRAWN if marked}
+    predictions = {m: _fit(sweep, m, PREDICTED_FROM) for m in DRAWN if beyond}
     return {
         "label": name,
         "data": sweep.data,
@@ -111,8 +110,8 @@ def _sweep(sweep: SweepFolder, name: str, found: Sequence[dict[str, Any]]) -> di
         "seeds": sweep.seeds,
         "configurations": configurations,
         "claimed": marked,
-        "fits": [fit for fit in fits if fit],
-        "predictions": [fit for fit in predictions if fit and "x" in fit],
+        "fits": {m: fit for m, fit in fits.items() if fit},
+        "predictions": {m: fit for m, fit in predictions.items() if fit},
     }
 
 
@@ -174,29 +173,24 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
     return found | {"own": own} if found["defective"] and found["good"] else None
 
 
-def _fit(
-    sweep: SweepFolder, proj: str, metric: str, most: float = math.inf
-) -> dict[str, Any] | None:
-    """Fit eq. 15 to the seeds' means at every D ≤ `most`; where it cannot be fitted, say why.
+def _fit(sweep: SweepFolder, metric: str, most: float = math.inf) -> dict[str, Any] | None:
+    """Fit eq. 15 to jl's means over seeds at every D ≤ `most`; None where too few are known.
 
     The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
     """
-    found: dict[str, Any] = {"proj": proj, "metric": metric}
-    dims, key = sweep.dims_of(proj), f"test/{metric}"
-    measured = [(d, float(sweep.points(proj, d, key).mean())) for d in dims if d <= most]
+    dims, key = sweep.dims_of("jl"), f"test/{metric}"
+    measured = [(d, float(sweep.points("jl", d, key).mean())) for d in dims if d <= most]
     x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
-    if len(x) < 2:
-        return None
     try:
         fit = fit_performance(x, y)
-    except InputError as error:
-        return found | {"why": str(error)}
+    except InputError:
+        return None
     end = x.max() if most == math.inf else dims[-1]
     # Beyond its limit eq. 15 claims nothing.
     places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
     lower, upper = fit.band(places)
     drawn = {"x": places, "y": fit(places), "low": lower, "high": upper}
-    found |= {name: np.round(values, 6).tolist() for name, values in drawn.items()}
+    found = {name: np.round(values, 6).tolist() for name, values in drawn.items()}
     numbers = ("p", "limit", "limit_interval", "rmse", "r_squared", "points")
     return found | {name: getattr(fit, name) for name in numbers}
 

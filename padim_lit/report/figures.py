@@ -42,8 +42,6 @@ REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its 
 #: Of the report's Figure 3: what its curve is claimed to do.
 STEEP, WORK = "steep (the report)", "reached by jl at 150 (the report)"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
-#: What is drawn once is named behind the projections.
-DRAWN_ONCE = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
 
 def files(
@@ -69,7 +67,7 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
                 axes.axhline(height, color=colour, linestyle=(0, (1, 2)), label=REFERENCE)
             else:
                 _mean_and_sd(axes, found, metric)
-        if fit := _fit_of_jl(sweep["fits"], metric):
+        if fit := sweep["fits"].get(metric):
             heights = axes.get_ylim()
             axes.plot(fit["x"], fit["y"], "k:", linewidth=1.1, label=FITTED)
             for edge in ("low", "high"):
@@ -123,7 +121,7 @@ def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | Non
     """Draw the report's Figure 2: eq. 15 fitted to jl's first points, beside all measured ones."""
 
     def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
-        measured, fit = _by_proj(sweep, metric)["jl"], _fit_of_jl(sweep["predictions"], metric)
+        measured, fit = _by_proj(sweep, metric)["jl"], sweep["predictions"][metric]
         _mean_and_sd(axes, measured, metric)
         last = max(c["dim"] for c in measured[: fit["points"]])
         x, y = np.array(fit["x"]), np.array(fit["y"])
@@ -134,7 +132,7 @@ def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | Non
         _against_dimensions(axes)
         _share_upwards(axes, sweep, metric)
 
-    shown = [s for s in sweeps if _fit_of_jl(s["predictions"], metric)]
+    shown = [s for s in sweeps if metric in s["predictions"]]
     panels = [(s["label"], partial(panel, s)) for s in shown]
     return _figure(panels, _over_seeds(shown))
 
@@ -147,11 +145,6 @@ def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) ->
     style = _style(proj)
     axes.fill_between(dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0)
     axes.plot(dims, mean, label=proj, **style)
-
-
-def _fit_of_jl(fits: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    of_jl = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
-    return next(of_jl, None)
 
 
 def _against_dimensions(axes: Axes) -> None:
@@ -217,8 +210,8 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
     """
     rows = [r for d in measured for r in d["rows"]]
     columns = [(q, "q50") for q in QUANTITIES if any(r["quantity"] == q for r in rows)]
-    ranked = [r["quantity"] for r in rows if r.get("spearman") is not None]
-    columns += [(q, "spearman") for q in QUANTITIES if q in ranked][-1:]
+    if any(r.get("spearman") is not None for r in rows):
+        columns.append(("distance", "spearman"))
 
     def panel(found: Mapping[str, Any], quantity: str, column: str, axes: Axes) -> None:
         ranks = column == "spearman"
@@ -298,7 +291,7 @@ def _legend(figure: Figure, note: str) -> None:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
-    names = sorted(entries, key=lambda name: (name in DRAWN_ONCE, order(name)))
+    names = sorted(entries, key=order)  # what is no projection comes last
     # About 15 letters an inch, ten of them for the line in front of a name.
     fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
     columns = max(1, min(len(names), fit))

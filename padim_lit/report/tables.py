@@ -14,11 +14,6 @@ from padim_lit.report.figures import several
 from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
-#: What must be said of an interval over two seeds.
-TWO_SEEDS = (
-    "2 seeds: two draws say little of how draws vary, so their part of an interval is widened 9.2 "
-    "times (with 3 seeds 2.7 times, with 5 1.6 times)."
-)
 #: Titles of those columns of evidence whose keys are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
@@ -138,27 +133,23 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     return Table(caption, lines, _means(rows)) if rows else None
 
 
-def seeds_compared(content: Mapping[str, Any]) -> set[int]:
-    """Return over how many seeds the differences with an interval are; empty without one."""
+def compared(content: Mapping[str, Any]) -> bool:
+    """Whether a difference has an interval."""
     every = [c["difference"].values() for row in content["table"] for c in row["cells"].values()]
-    return {found["seeds"] for one in every for found in one if known(found["low"])}
+    return any(known(found["low"]) for one in every for found in one)
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
-    """Make the table of eq. 15's fits to the means over seeds of every data set and projection."""
+    """Make the table of eq. 15's fits to jl's means over seeds of every data set."""
     rows = []
-    columns = {"points": "points", "p": "p", "limit": "q/k²", "rmse": "RMSE", "r_squared": "R²"}
-    for sweep, fit in [(s, f) for s in sweeps for f in s["fits"] if f["metric"] == metric]:
-        why = f": {fit['why']}" if "why" in fit else ""
-        row = {"data": Cell(sweep["label"]), "projection": Cell(fit["proj"] + why)}
-        row |= {name: fact(fit.get(key)) for key, name in columns.items()}
-        if ends := fit.get("limit_interval"):
-            limit = {"value": fit["limit"], "low": ends[0], "high": ends[1]}
-            row["q/k²"] = fact(limit)
-        elif "limit" in fit:
-            row["q/k²"] = Cell("not determined")
-        rows.append(row)
-    caption = f"Least-squares fits of eq. 15 to the means over seeds, {METRICS[f'test/{metric}']}"
+    for sweep in [s for s in sweeps if metric in s["fits"]]:
+        fit = sweep["fits"][metric]
+        limit = Cell("not determined")
+        if ends := fit["limit_interval"]:
+            limit = fact({"value": fit["limit"], "low": ends[0], "high": ends[1]})
+        row = {"data": Cell(sweep["label"]), "points": fact(fit["points"]), "p": fact(fit["p"])}
+        rows.append(row | {"q/k²": limit, "RMSE": fact(fit["rmse"]), "R²": fact(fit["r_squared"])})
+    caption = f"Least-squares fits of eq. 15 to jl's means, {METRICS[f'test/{metric}']}"
     return Table(caption, rows) if rows else None
 
 

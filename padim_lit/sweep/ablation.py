@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +64,8 @@ class Sweep:
     def runs(self, channels: int, seeded: bool = False) -> list["ProjectionRun"]:
         """Return a run for each projection and seed; one for all seeds where these change nothing.
 
+        Dimensions that a projection cannot have are a run apart.
+
         Args:
             channels: C.
             seeded: whether a seed draws more than the projection, as it does a mixture's centroids.
@@ -72,9 +75,12 @@ class Sweep:
             kind = PROJECTIONS[name]
             # identity has one dimension, C.
             dims = [channels] if name == "identity" else sorted(self.dims)
+            fits = [d for d in dims if d <= channels or not kind.bounded]
             alone = [(seed,) for seed in self.seeds]
             for seeds in alone if kind.seeded or seeded else [tuple(self.seeds)]:
-                runs.append(ProjectionRun(name, seeds, tuple(dims)))
+                # Those beyond C are a run of their own, which fails and takes no others with it.
+                for some in filter(None, (fits, dims[len(fits) :])):
+                    runs.append(ProjectionRun(name, seeds, tuple(some)))
         return runs
 
 
@@ -229,6 +235,7 @@ class Ablation:
                 }
             )
             result.scores[name] = score.numpy()
+            result.variances[str(d)] = np.array(times.variance[d])
             if resampled is not None:
                 result.resamples[name] = resampled.float().numpy()
         return result

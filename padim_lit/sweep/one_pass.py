@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError, refusing
-from padim_lit.model.both import in_parts
 from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.embedding import average_down, embed
 from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
-from padim_lit.model.ridge import Ridge
+from padim_lit.model.ridge import Ridge, variances
 from padim_lit.model.triangular import covariance_log_det
 from padim_lit.model.warm_up import evenly_spaced, patch_statistics
 from padim_lit.system.clock import clock
@@ -160,13 +159,15 @@ def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
 class RunTimes:
     """Seconds that a run took, summed over the bands.
 
-    `fit` is for all d together; the others are by d. `learnt` holds what its densities have learnt.
+    `fit` is for all d together; the others are by d. `learnt` holds what its densities have learnt,
+    `variance` the mean variance of its features within a Gaussian.
     """
 
     fit: float
     factor: dict[int, float]
     score: dict[int, float]
     learnt: dict[int, dict[str, float]] = field(default_factory=dict)
+    variance: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -215,20 +216,21 @@ class OnePass:
                 one.learn(self._patches(projection, d, one.fit_images))
                 times.factor[d] += clock(train.device) - start
             times.learnt[d] = one.learnt
-        parts = {d: in_parts(one).parts(height * width) for d, one in densities.items()}
+        parts = {d: one.parts(height * width) for d, one in densities.items()}
         alone = [p for of in parts.values() for p, _ in of if type(p) is PerPosition]
         # One pass over the bands gives all of them, in this order.
         by_position = iter(self._positions(projection, alone, bands, times))
         nearest = {}
         for d, one in densities.items():
-            how, scored = in_parts(one), []
+            scored = []
             for part, _ in parts[d]:
                 mine = type(part) is PerPosition
                 scored.append(next(by_position) if mine else self._all(projection, part, times))
-            distances, log_dets = zip(*scored, strict=True)
-            scales = how.scales(log_dets)
+            distances, log_dets, within = zip(*scored, strict=True)
+            times.variance[d] = sum(within) / len(within)
+            scales = one.scales(log_dets)
             scaled = [x.mul_(scale) for x, scale in zip(distances, scales, strict=True)]
-            nearest[d] = how.combine(scaled)
+            nearest[d] = one.combine(scaled)
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:
@@ -253,8 +255,8 @@ class OnePass:
         densities: Sequence[Density],
         bands: Sequence[range],
         times: RunTimes,
-    ) -> list[tuple[Tensor, float]]:
-        """Return each density's test distances (N_test,P) and its mean log det Σ.
+    ) -> list[tuple[Tensor, float, float]]:
+        """Return each density's test distances (N_test,P), its mean log det Σ and mean variance.
 
         The densities have one Gaussian a position, and all are fitted in one pass over the bands.
         """
@@ -269,7 +271,7 @@ class OnePass:
             ridges = [replace(ridge, common=sum(within) / train.grid[0]) for ridge in ridges]
         positions = math.prod(train.grid)
         distances = [torch.empty(test.images, positions) for _ in densities]
-        volumes = [0.0] * len(densities)
+        volumes, spread = [0.0] * len(densities), [0.0] * len(densities)
         for band in bands:
             here = slice(band.start * width, band.stop * width)
             start = clock(train.device)
@@ -277,10 +279,12 @@ class OnePass:
             for x in train.embeddings(projection, band):
                 state = update(state, x)
             times.fit += clock(train.device) - start
+            variance = variances(state) * len(band) / train.grid[0]
             embedded = list(test.embeddings(projection, band))
             for i, (density, ridge) in enumerate(zip(densities, ridges, strict=True)):
                 rows, factor = projection.nested(density.dim)
                 rows = rows.to(train.device)
+                spread[i] += float(variance[rows].mean()) * factor**2
                 mean = state.mean[:, rows] * factor
                 start = clock(train.device)
                 whitening = factorize(state, ridge, rows, factor)
@@ -290,11 +294,11 @@ class OnePass:
                 for x, part in zip(embedded, distances[i].split(CHUNK), strict=True):
                     part[:, here] = mahalanobis(x[..., rows] * factor, mean, whitening).cpu()
                 times.score[density.dim] += clock(train.device) - start
-        return list(zip(distances, volumes, strict=True))
+        return list(zip(distances, volumes, spread, strict=True))
 
     def _all(
         self, projection: Projection, density: Density, times: RunTimes
-    ) -> tuple[Tensor, float]:
+    ) -> tuple[Tensor, float, float]:
         """Return what `_positions` does, for any one density, computed as in a run of its own."""
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
@@ -311,4 +315,5 @@ class OnePass:
             start = clock(train.device)
             found.append(density.nearest(x[..., rows] * factor, state.mean, whitening)[0].cpu())
             times.score[d] += clock(train.device) - start
-        return torch.cat(found), float(covariance_log_det(whitening).mean())
+        volume = float(covariance_log_det(whitening).mean())
+        return torch.cat(found), volume, float(variances(state).mean())

@@ -26,11 +26,13 @@ class RunResult:
         rows: a row of sweep.csv for each d.
         scores: image scores (N,) of each configuration, by its name PROJ-DIM-SEED.
         resamples: image and pixel AUROC (2,R) on resampled test images, by the same name.
+        variances: the mean variance of its features within a Gaussian, by d.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     resamples: dict[str, np.ndarray] = field(default_factory=dict)
+    variances: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class RunStore:
@@ -67,7 +69,7 @@ class RunStore:
 
     def save(self, name: str, result: RunResult) -> None:
         """Keep a finished run."""
-        kinds = {"scores": result.scores, "resamples": result.resamples}
-        arrays = {f"{kind}/{key}": a for kind, found in kinds.items() for key, a in found.items()}
+        kinds = ((kind, getattr(result, kind)) for kind in ("scores", "resamples", "variances"))
+        arrays = {f"{kind}/{key}": a for kind, found in kinds for key, a in found.items()}
         content = file_bytes(np.savez, **arrays, rows=np.array(json.dumps(result.rows)))
         write_bytes(self.folder / f"{name}.npz", content)

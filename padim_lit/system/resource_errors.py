@@ -34,15 +34,12 @@ def error_line(error: BaseException, folder: Path | None = None) -> str | None:
     `folder` is where the program writes: a full disk says of no file which one it is.
     """
     text = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError):
+    gpu = isinstance(error, torch.OutOfMemoryError)
+    if gpu or isinstance(error, MemoryError) or _HOST_MEMORY.search(text):
+        what, more = ("GPU memory", "trainer=cpu") if gpu else ("memory", "fewer num_workers")
         return (
-            f"out of GPU memory ({text[:160]}); set a smaller batch_size, dim, grid or image_size, "
-            "or trainer=cpu"
-        )
-    if isinstance(error, MemoryError) or _HOST_MEMORY.search(text):
-        return (
-            f"out of memory ({text[:160] or type(error).__name__}); set a smaller batch_size, dim, "
-            "grid or image_size, or fewer num_workers"
+            f"out of {what} ({text[:160] or type(error).__name__}); set a smaller batch_size, dim, "
+            f"grid or image_size, or {more}"
         )
     if isinstance(error, RuntimeError) and _WORKER.search(text):
         return (

@@ -21,10 +21,10 @@ from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
 
-#: Keys of metrics.json that every run has.
-TEXT_KEYS, WHOLE_NUMBER_KEYS = ("data", "backbone", "weights", "proj"), ("dim", "seed")
-#: Numbers of images that a run may have beside what `read_results` checks.
-COUNT_KEYS = ("data/test_good", "data/test_defective", "threshold_images")
+#: Keys of metrics.json that every run has, and numbers of images beside what `read_results` checks.
+KEYS = dict.fromkeys(("data", "backbone", "weights", "proj"), str)
+KEYS |= dict.fromkeys(("dim", "seed"), int)
+KEYS |= dict.fromkeys(("data/test_good", "data/test_defective", "threshold_images"), float)
 #: What makes two runs on the same data with the same backbone different experiments.
 SETTINGS_APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
@@ -37,7 +37,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
     """
     file, maps = folder / "metrics.json", folder / "heatmaps" / "maps.npz"
     (metrics,) = read_results(file)
-    require(metrics, file, TEXT_KEYS, WHOLE_NUMBER_KEYS, COUNT_KEYS)
+    require(metrics, file, KEYS)
     shown = None
     if (predictions := folder / "predictions.csv").exists():
         shown = read_predictions(predictions, bool(metrics.get("data/test_planted")))

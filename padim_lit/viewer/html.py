@@ -138,4 +138,4 @@ def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
         configurations.append({"proj": proj, "dim": dim, **both})
     planted = "planted defects" if any(run["planted_pixels"] for run in runs) else ""
     constants = {"pixel_truth": planted}
-    return {"label": "", "configurations": configurations, "fits": [], "constants": constants}
+    return {"label": "", "configurations": configurations, "fits": {}, "constants": constants}

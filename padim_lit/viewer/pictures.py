@@ -48,7 +48,7 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
         shown = ("role", "rank", "index", "kind", "label", "score", "planted")
         item = {name: getattr(picture, name) for name in shown}
         item["name"] = PurePath(picture.path).name
-        item["image"] = _jpeg(picture.image[kept])
+        item["image"] = jpeg(Image.fromarray(np.ascontiguousarray(picture.image[kept])), QUALITY)
         item["map"] = pack(values.astype(np.uint16))
         item["truth"] = truth
         used += len(item["image"]) + len(item["map"])
@@ -77,8 +77,3 @@ def pack(values: np.ndarray) -> str:
     both = np.diff(across, axis=0, prepend=0).astype(np.uint16)
     halves = (both & 255).astype(np.uint8).tobytes() + (both >> 8).astype(np.uint8).tobytes()
     return base64.b64encode(zlib.compress(halves)).decode()
-
-
-def _jpeg(image: np.ndarray) -> str:
-    grey = (image == image[..., :1]).all()
-    return jpeg(Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image)), QUALITY)

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from padim_lit.analysis.result_files import BROKEN, load_arrays
-from padim_lit.errors import refusing
+from padim_lit.analysis.result_files import BROKEN, load_arrays, reading
 from padim_lit.system.atomic import file_bytes, write_bytes
 
 Role = Literal["highest_defect", "lowest_defect", "highest_good"]
@@ -26,8 +25,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 SCORED, UNKNOWN = "scored", -1
 #: Steps of a stored distance between the lowest and the highest of all maps.
 LEVELS = 2**16 - 1
-#: Bytes that a file may hold unpacked; 24 pictures of 2048 × 2048 pixels hold 600 MB.
-LIMIT = 2**30
 #: A picture's attributes that are one value each.
 PLAIN_ATTRIBUTES = ("role", "path", "kind", "rank", "index", "label", "score", "planted")
 
@@ -204,10 +201,10 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
     """Read the pictures of a file of `write_maps`; no pickle in it is loaded.
 
     Raises:
-        InputError: the file is none of ours, cut off, or larger than `LIMIT`.
+        InputError: the file is none of ours, cut off, or too large.
     """
-    file = load_arrays(Path(path), LIMIT)
-    with refusing(f"{path} cannot be read", "remove it, or run mode=fit again", *BROKEN):
+    file = load_arrays(Path(path))
+    with reading(Path(path), *BROKEN):
         return _pictures(file)
 
 

@@ -13,7 +13,7 @@ from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.regions import View
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.overlay import MIN_LINES, SMALL, heat_map, outlines, side_by_side
+from padim_lit.visualization.overlay import MIN_LINES, SMALL, Heat, heat_map, outlines, side_by_side
 from padim_lit.visualization.panels import BOLD, columns, font_of, grid, keys, png, thumb, written
 
 #: Pixels of the overview: its width, and white between pairs of pictures.
@@ -51,6 +51,12 @@ class Look:
         """Return the size that (h, w) pixels have in the photos' proportions, in the same area."""
         high, wide = seen[0] / self.stretch**0.5, seen[1] * self.stretch**0.5
         return max(1, round(high)), max(1, round(wide))
+
+    def heat(self, picture: GalleryEntry) -> Heat:
+        """Return a picture's map, which is of the whole of it."""
+        h, w = picture.map.shape
+        view = View((h, w), (0, 0, w, h))
+        return Heat(picture.map, view, self.scale, self.threshold, picture.roi, picture.truth)
 
     def note(self) -> str:
         """Say which thresholds there are."""
@@ -118,10 +124,7 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
         caption.append(missing)
     height, width = look.shape(picture.image.shape)
     image = np.asarray(Image.fromarray(picture.image).resize((width, height)))
-    return side_by_side(
-        image, picture.map, whole(picture), look.scale, look.threshold, caption, why,
-        picture.roi, picture.truth, defect_name([picture]), small=2 * SMALL,
-    )  # fmt: skip
+    return side_by_side(image, look.heat(picture), caption, why, defect_name([picture]), 2 * SMALL)
 
 
 def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
@@ -138,13 +141,8 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
         cells, texts = [], []
         for picture in shelf:
             small = np.asarray(Image.fromarray(picture.image).resize((width, height)))
-            heat = heat_map(
-                small, picture.map, whole(picture), look.scale, look.threshold, MIN_LINES,
-                picture.roi, picture.truth,
-            )  # fmt: skip
-            cells.append(
-                grid([Image.fromarray(one) for one in (small, heat)], ["", ""], pair, font)
-            )
+            both = small, heat_map(small, look.heat(picture), MIN_LINES)
+            cells.append(grid([Image.fromarray(one) for one in both], ["", ""], pair, font))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
             name = PurePath(picture.path).name[-MOST_LETTERS:]
             texts.append(f"{', '.join(filter(None, said))}\n{name}")
@@ -153,12 +151,6 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> bytes:
     lines = outlines(maps, look.threshold, defect_name(pictures), pictures[0].roi)
     footer = keys(round(font.size), {"distance": look.scale}, lines)
     return png([*sheets, written([look.note(), *footer], WIDTH, font)])
-
-
-def whole(picture: GalleryEntry) -> View:
-    """Return that the map is of the whole picture."""
-    h, w = picture.map.shape
-    return View((h, w), (0, 0, w, h))
 
 
 def defect_name(pictures: Sequence[GalleryEntry]) -> str | None:

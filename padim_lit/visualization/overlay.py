@@ -1,6 +1,7 @@
 """Images beside their heat maps, as PNG, drawn without a figure: fast, for a stream."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
@@ -24,16 +25,32 @@ LETTERS, LINES, MIN_LINES = 1 / 60, 1 / 400, 2
 EDGE = "#ffffff"
 
 
+@dataclass(frozen=True)
+class Heat:
+    """A map to be laid over a picture.
+
+    Attributes:
+        map: (a,b) float32 distances of what the model saw.
+        view: where that lies in the picture.
+        scale: (low, high) distance of the colours.
+        threshold: of the outlines; None draws none.
+        roi: bool, of the map's shape, what of it counts; None: all.
+        truth: bool, of the map's shape, the defect, which gets a dashed outline; None: unknown.
+    """
+
+    map: np.ndarray
+    view: View
+    scale: tuple[float, float]
+    threshold: float | None = None
+    roi: np.ndarray | None = None
+    truth: np.ndarray | None = None
+
+
 def side_by_side(
     picture: np.ndarray,
-    map: np.ndarray,
-    view: View,
-    scale: tuple[float, float],
-    threshold: float | None,
+    heat: Heat,
     caption: Sequence[str],
     explanation: Explanation | None = None,
-    roi: np.ndarray | None = None,
-    truth: np.ndarray | None = None,
     defect: str | None = None,
     small: int = SMALL,
 ) -> bytes:
@@ -44,14 +61,9 @@ def side_by_side(
 
     Args:
         picture: (h,w,3) uint8, of any size; the whole of it, upright.
-        map: (a,b) float32 distances of what the model saw.
-        view: where that lies in the picture.
-        scale: (low, high) distance of the colours.
-        threshold: of the outlines; None draws none.
+        heat: its map.
         caption: what is said below, beside what colours and lines mean.
         explanation: of this image's score.
-        roi: bool, of the map's shape, what of it counts; None: all.
-        truth: bool, of the map's shape, the defect, which gets a dashed outline; None: unknown.
         defect: what the truth is called; None: there is none.
         small: see `SMALL`.
     """
@@ -60,18 +72,18 @@ def side_by_side(
     side = sum(picture.shape[:2]) / 2
     line = max(MIN_LINES, round(LINES * side))
     font = font_of(round(LETTERS * side))
-    cells = [picture, heat_map(picture, map, view, scale, threshold, line, roi, truth)]
-    texts, scales = ["", ""], {"distance": scale}
+    cells = [picture, heat_map(picture, heat, line)]
+    texts, scales = ["", ""], {"distance": heat.scale}
     if explanation is not None:
-        layers = explanation.layer_scale(scale)
-        cells.append(boxed(picture, explanation, view.size, line))
+        layers = explanation.layer_scale(heat.scale)
+        cells.append(boxed(picture, explanation, heat.view.size, line))
         for part in explanation.layer_maps:
-            cells.append(heat_map(picture, part, view, layers, line=line, roi=roi))
+            cells.append(heat_map(picture, Heat(part, heat.view, layers, roi=heat.roi), line))
         texts = ["image", "map", "boxes: the positions that matter", *explanation.captions]
-        scales = {"map:": scale, "layers:": layers}
+        scales = {"map:": heat.scale, "layers:": layers}
     across = columns(len(cells), picture.shape[:2])
     drawn = grid([Image.fromarray(cell) for cell in cells], texts, across, font)
-    lines = outlines([map], threshold, defect, roi)
+    lines = outlines([heat.map], heat.threshold, defect, heat.roi)
     items = [*caption, *keys(round(font.size), scales, lines)]
     # Below narrow pictures lines of a word would be no caption.
     return png([drawn, written(items, max(drawn.width, round(30 * font.size)), font)])
@@ -89,42 +101,30 @@ def caption_of(found: Prediction, name: str) -> list[str]:
     return [name, f"score {found.score:.2f}, {threshold}{said}"]
 
 
-def heat_map(
-    picture: np.ndarray,
-    map: np.ndarray,
-    view: View,
-    scale: tuple[float, float],
-    threshold: float | None = None,
-    line: int = 1,
-    roi: np.ndarray | None = None,
-    truth: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return the picture (h,w,3) with its map over it, and outlines `line` pixels wide.
-
-    The arguments are those of `side_by_side`.
-    """
-    shape = picture.shape[:2]
-    whole, counts = spread(map, view, shape, peaks=True), True
-    if roi is not None:
-        counts = spread(roi.astype(np.float32), view, shape) >= 0.5
-    heat = overlay(picture, np.where(counts, whole, np.nan), scale)
-    if roi is not None:
-        heat[counts & ~binary_erosion(counts, iterations=line, border_value=1)] = 255
+def heat_map(picture: np.ndarray, heat: Heat, line: int = 1) -> np.ndarray:
+    """Return the picture (h,w,3) with its map over it, and outlines `line` pixels wide."""
+    shape, view = picture.shape[:2], heat.view
+    whole, counts = spread(heat.map, view, shape, peaks=True), True
+    if heat.roi is not None:
+        counts = spread(heat.roi.astype(np.float32), view, shape) >= 0.5
+    drawn = overlay(picture, np.where(counts, whole, np.nan), heat.scale)
+    if heat.roi is not None:
+        drawn[counts & ~binary_erosion(counts, iterations=line, border_value=1)] = 255
     regions = []
-    if truth is not None:
+    if heat.truth is not None:
         y, x = np.ogrid[: shape[0], : shape[1]]
         dashes = (2 * x + y) // (3 * line) % 3 > 0
-        inside = spread(truth.astype(np.float32), view, shape, peaks=True) >= 0.5
+        inside = spread(heat.truth.astype(np.float32), view, shape, peaks=True) >= 0.5
         regions.append((inside, dashes, TRUTH))
-    if threshold is not None:
-        regions.append((whole >= threshold, True, FOUND))
+    if heat.threshold is not None:
+        regions.append((whole >= heat.threshold, True, FOUND))
     for region, _, _ in regions:  # a dark rim, which parts lines from any colour
-        heat[binary_dilation(region, iterations=(line + 1) // 2) & ~region] = 0
+        drawn[binary_dilation(region, iterations=(line + 1) // 2) & ~region] = 0
     for region, shown, colour in regions:
         edge = contour(region, line)
-        heat[edge] = 0
-        heat[edge & shown] = ImageColor.getrgb(colour)
-    return heat
+        drawn[edge] = 0
+        drawn[edge & shown] = ImageColor.getrgb(colour)
+    return drawn
 
 
 def outlines(

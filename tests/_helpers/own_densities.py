@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from padim_lit import Both, Mixture, PerPosition
+from padim_lit import Mixture, PerPosition
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.triangular import Triangle
 
@@ -34,21 +34,7 @@ def own_densities() -> dict[str, Any]:
             distances, owner = super().nearest(x, mean, whitening)
             return distances / 2, owner
 
-    class Tripled(Both):
-        name = "own_tripled"
-
-        def nearest(self, x, mean, whitening):
-            distances, owner = super().nearest(x, mean, whitening)
-            return distances * 3, owner
-
-    class Added(Both):
-        name = "own_added"
-
-        def combine(self, distances):
-            return distances[0] + distances[1]
-
-    for kind in (Diagonal, Largest, Halved, Tripled, Added):
+    for kind in (Diagonal, Largest, Halved):
         del DENSITIES[kind.name]
-    few = {"components": 4, "fit_images": 6}
-    mixed = {kind.name: partial(kind, **few) for kind in (Halved, Tripled, Added)}
-    return {Diagonal.name: Diagonal, Largest.name: Largest, **mixed}
+    halved = partial(Halved, components=4, fit_images=6)
+    return {Diagonal.name: Diagonal, Largest.name: Largest, Halved.name: halved}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from padim_lit.analysis.bootstrap import Estimate, pooled_difference
 from padim_lit.system.atomic import write_json
 
 DIMS = (25, 50, 100, 150, 200, 300, 400, 550)
@@ -169,3 +170,9 @@ def write_rows(folder, rows, resamples=None, command=("experiment=ablation",), *
     (folder / ".hydra").mkdir(exist_ok=True)
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(command)))
     return folder
+
+
+def paired(a, b, x, y) -> Estimate:
+    """The difference of one sweep's values a and b (S,), and its interval by their resamples."""
+    resamples = None if x is None or y is None else np.subtract(x, y, dtype=np.float64)
+    return pooled_difference([(np.subtract(a, b), resamples, None, None)])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from _helpers.sweeps import paired
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -12,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from padim_lit.analysis.bootstrap import (
     PixelHistograms,
     image_auroc,
-    paired_difference,
     pooled_difference,
     resample_counts,
 )
@@ -207,7 +207,7 @@ def test_95_percent_intervals_cover_the_true_difference(seeds, spread_over_seeds
     covered, widths = 0, []
     for _ in range(200):
         halves, truth = simulate(seeds, rng, spread_over_seeds=spread_over_seeds, resamples=200)
-        found = paired_difference(*halves)
+        found = paired(*halves)
         covered += found.low <= truth <= found.high
         widths.append(found.high - found.low)
     assert 0.90 <= covered / 200 <= 0.99
@@ -216,41 +216,41 @@ def test_95_percent_intervals_cover_the_true_difference(seeds, spread_over_seeds
 
 def test_swapping_mirrors_and_the_mean_is_the_points():
     (a, b, x, y), _ = simulate(4, np.random.default_rng(0))
-    one, other = paired_difference(a, b, x, y), paired_difference(b, a, y, x)
+    one, other = paired(a, b, x, y), paired(b, a, y, x)
     assert one.value == pytest.approx((a - b).mean())
     assert one.low < one.value < one.high
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
     assert one.seeds == other.seeds == 4
-    assert one == paired_difference(a, b, x, y)
+    assert one == paired(a, b, x, y)
 
 
 def test_a_method_equals_itself_and_pairing_narrows():
     (a, b, x, y), _ = simulate(3, np.random.default_rng(1))
-    same = paired_difference(a, a, x, x)
+    same = paired(a, a, x, x)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     shuffled = y[:, np.random.default_rng(2).permutation(y.shape[1])]
-    apart = paired_difference(a[:1], b[:1], x[:1], shuffled[:1])
-    together = paired_difference(a[:1], b[:1], x[:1], y[:1])
+    apart = paired(a[:1], b[:1], x[:1], shuffled[:1])
+    together = paired(a[:1], b[:1], x[:1], y[:1])
     assert together.high - together.low < apart.high - apart.low
 
 
 def test_intervals_are_centred_on_the_points_even_if_resamples_are_off():
     (a, b, x, y), _ = simulate(3, np.random.default_rng(3))
-    one, off = paired_difference(a, b, x, y), paired_difference(a, b, x + 0.1, y)
+    one, off = paired(a, b, x, y), paired(a, b, x + 0.1, y)
     assert (one.low, one.high) == pytest.approx((off.low, off.high))
 
 
 def test_undefined_resamples_leave_no_interval():
     (a, b, x, y), _ = simulate(2, np.random.default_rng(4), resamples=200)
     x[0, 10:12] = np.nan
-    many = paired_difference(a, b, x, y)
+    many = paired(a, b, x, y)
     assert many.low is many.high is None
     assert "at least one seed or resample" in many.why
     assert math.isfinite(many.value)
-    none = paired_difference(a, b, None, y)
+    none = paired(a, b, None, y)
     assert none.low is None
     assert "no resamples" in none.why
-    undefined = paired_difference([np.nan, 1], b, x[:, 12:], y[:, 12:])
+    undefined = paired([np.nan, 1], b, x[:, 12:], y[:, 12:])
     assert math.isnan(undefined.value)
     assert "undefined for at least one seed" in undefined.why
 
@@ -277,7 +277,7 @@ def test_a_mean_over_sweeps_takes_what_they_share_for_shared():
 
 def test_of_one_sweep_the_mean_is_its_difference_and_equals_of_other_data_narrow_it():
     (a, b, x, y), _ = simulate(1, np.random.default_rng(0))
-    one = paired_difference(a, b, x, y)
+    one = paired(a, b, x, y)
     assert one == pooled_difference([(a - b, x - y, "data", (0,))])
     same, other = (
         pooled_difference([(a - b, x - y, data, (0,)) for data in names]) for names in ("aa", "ab")

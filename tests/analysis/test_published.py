@@ -5,14 +5,11 @@ import pytest
 from padim_lit.analysis.published import (
     ANOMALIB,
     CATEGORIES,
+    CONTRADICTIONS,
     DIM,
-    LAYERS,
     OBJECTS,
     REPORT,
-    REPORT_CHANNELS,
-    REPORT_TEXT,
     TEXTURES,
-    contradictions,
     published,
     report_mean,
 )
@@ -51,12 +48,10 @@ def test_the_reports_padim_columns_are_the_papers_numbers():
 def test_the_reports_averages_contradict_its_text():
     means = {b: tuple(round(100 * x, 1) for x in report_mean(b)) for b in REPORT}
     assert means == {"wide_resnet50": (97.5, 97.9), "resnet18": (96.7, 96.9)}
-    said = tuple(100 * x for x in REPORT_TEXT)
-    assert said == pytest.approx((96.7, 97.3)) and said not in means.values()
-    assert sum(LAYERS) == 1792 != REPORT_CHANNELS == 6048
+    assert round(100 * DIM["wide_resnet50"] / 1792) == 31
     gains = {(b, c): b2 - a for b, rows in REPORT.items() for c, (a, b2) in rows.items()}
     assert [key for key, gain in gains.items() if gain < 1e-9] == [("resnet18", "tile")]
-    found = "\n".join(contradictions())
+    found = "\n".join(CONTRADICTIONS)
     for words in (
         "97.5 → 97.9 (wide_resnet50) and 96.7 → 96.9 (resnet18)", "say 96.7 → 97.3",
         "6048 dimensions", "256 + 512 + 1024 = 1792", "31 %", "tile with resnet18 has no gain",

@@ -13,6 +13,10 @@ from _helpers.cli import RESNET18, environment, run_plain
 from _helpers.outcome import leftovers, require_one_clear_line, truncate
 from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image, save_mask
+from hydra import compose, initialize_config_dir
+
+from padim_lit.cli import config
+from padim_lit.errors import InputError
 
 
 class Case(NamedTuple):
@@ -121,14 +125,14 @@ CONFIG = [
          ("backbone/vgg", "resnet50v2, timm, wide_resnet50")),
     Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),
-    Case("no proj", "proj=null", ("proj=null", "conf/proj", "leave it out, or choose", "jl")),
+    Case("no proj", "proj=null", ("no proj/null; allowed:", "jl")),
     Case("sharding", "trainer.strategy=fsdp", ("trainer: ", "fsdp", "choose trainer=auto, cpu")),
     Case("more ranks than images", "trainer=ddp trainer.accelerator=cpu trainer.devices=50",
          ("cannot be spread over 50 devices", "lower trainer.devices")),
-    Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),
-    Case("no experiment", "experiment=null", ("experiment=null", "leave it out", "ablation")),
+    Case("no trainer", "trainer=null", ("no trainer/null; allowed: auto, cpu, ddp, gpu",)),
+    Case("no experiment", "experiment=null", ("no experiment/null; allowed: ablation",)),
     Case("unknown mode", "mode=foo", ("mode/foo", "allowed: ablation", "fit, merge")),
-    Case("no mode", "mode=null", ("mode=null", "leave it out, or choose", "predict")),
+    Case("no mode", "mode=null", ("no mode/null; allowed:", "predict")),
     Case("projs without an ablation", "projs=[jl]", ("projs is no key of mode=fit", "ablation")),
     Case("dims without an ablation", "dims=[4]",
          ("dims is no key of mode=fit", "mode=ablation", "did you mean dim?")),
@@ -272,7 +276,7 @@ def test_a_sweep_with_an_unknown_option_runs_no_job(zygote, here):
 
 def test_a_sweep_over_no_option_runs_no_job(zygote, here):
     result = zygote.run(["-m", *RESNET18, "proj=jl,null", "hydra.sweep.dir=sweep"], here)
-    require_one_clear_line(result, ("proj=jl,null", "leave it out, or choose"))
+    require_one_clear_line(result, ("no proj/null; allowed:",))
     assert leftovers(here) == []
 
 
@@ -293,7 +297,14 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=predict data=elpv", ("data is no key", "mode=calibrate")),
         ("mode=fit eps=[1]", ("error: eps=[1]: must be a number",)),
         ("mode=serve undecided=perhaps", ("error: undecided=perhaps: must be true or false",)),
-        ("mode=merge trainer=cpu", ("trainer is no key", "mode=predict")),
+        ("mode=merge trainer=cpu", ("trainer is no key of mode=merge", "mode=predict")),
+        (
+            "mode=predict ckpt=a images=[12.30,0x10]",
+            (
+                "images=[12.30,0x10]: a text, and no list; give a",
+                "images='\"[12.30,0x10]\"'",
+            ),
+        ),
         ("mode=export batch_size=3", ("batch_size is no key of mode=export", "mode=predict")),
         (
             "mode=predict density.fit_images=3 ckpt=a images=b",
@@ -329,6 +340,18 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
             ("proj.sketch=20: mode=ablation does not use it", "leave it out"),
         ),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
+        # Keys that this run would not read, and others of its mode do.
+        (
+            "mode=predict ckpt=a images=b watch_idle=3",
+            ("watch_idle=3 is of watch=true: give that, or leave watch_idle out",),
+        ),
+        ("mode=predict ckpt=a images=b undecided=true", ("undecided=true is of watch=true",)),
+        ("mode=calibrate ckpt=a threshold=7 batch_size=5", ("batch_size=5 is of images=FILES or",)),
+        ("mode=update ckpt=a images=b seed=3", ("seed=3 is of data=NAME",)),
+        (
+            "data=folder data.root=b calibration=0 false_alarm_rate=0.3",
+            ("false_alarm_rate=0.3 is of calibration=NUMBER above 0",),
+        ),
     ],
     every=3,
 )
@@ -336,6 +359,16 @@ def test_values_are_checked_and_keys_known_in_every_mode(zygote, tmp_path, args,
     result = zygote.run([*args.split(), "hydra.run.dir=run"], tmp_path)
     require_one_clear_line(result, words)
     assert leftovers(tmp_path) == []
+
+
+def test_a_key_that_a_run_does_not_read_may_stand_in_a_file():
+    words = ["mode=predict", "ckpt=a", "images=b", "watch_idle=3"]
+    config.register()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        composed = compose("config", words)
+    assert config.settings_of(composed, words[:-1]).watch_idle == 3
+    with pytest.raises(InputError, match="watch_idle=3 is of watch=true"):
+        config.settings_of(composed, words)
 
 
 def test_a_sweep_folder_below_a_file_is_refused(zygote, here):

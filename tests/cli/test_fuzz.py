@@ -38,7 +38,7 @@ from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes.fit import Fit
-from padim_lit.cli.overrides import folders, read_overrides, refuse_null_groups
+from padim_lit.cli.overrides import as_typed, folders, read_overrides
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import Measured, calibrate
@@ -244,9 +244,8 @@ def config_cases(root: Path, count: int) -> Iterator[Case]:
 
     def run(words: list[str]) -> None:
         try:
-            overrides = read_overrides(words)
-            refuse_null_groups(overrides, config.CONF)
-            folders(overrides)
+            words = as_typed(words)
+            folders(read_overrides(words))
             # All that mode=fit makes and checks before the first image is fitted.
             settings = config.settings_of(compose("config", words), words)
             data = make_data(settings, settings.size)

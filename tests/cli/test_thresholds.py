@@ -7,7 +7,7 @@ import torch
 
 from padim_lit.cli import fit_notes
 from padim_lit.cli.thresholds import table_of_choices
-from padim_lit.deploy.calibration import calibrate, describe
+from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
 
 
@@ -55,12 +55,3 @@ def test_few_images_are_told_what_helps(images, rate, turned, weight, cures):
     note = "".join(fit_notes._few(detector, weight))
     assert all(cure in note for cure in cures) and note.count(";") == max(0, len(cures) - 1)
     assert bool(note) == bool(cures)
-
-
-@pytest.mark.parametrize(
-    ("images", "rate", "said"), [(38, 0.05, True), (39, 0.05, False), (256, 0.01, False)]
-)
-def test_a_rate_that_images_cannot_give_says_why(images, rate, said):
-    scores = torch.rand(images)
-    line = describe(calibrate(Measured(scores, scores), rate))
-    assert ("is fewer than two images" in line) is said

@@ -340,10 +340,12 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
     root = build_tree(tmp_path, train=4)
     (crop,) = set(Folder(root, **SMALL).notes) - set(said(Folder(root, **SMALL)))
     # 32 of 40 columns remain after the resize to 40×32, then 24 × 24 of these.
-    assert crop.startswith("The model sees 45% of an image (40×32 pixels): its centre")
-    save_image(root / "train/good/long.png", (400, 32), seed=9)
+    name = root / "train/good/000.png"
+    assert crop.startswith(f"The model sees 45% of an image ({name}, 40×32 pixels): its centre")
+    long = save_image(root / "train/good/long.png", (400, 32), seed=9)
     data = Folder(root, **SMALL)
-    assert any("sees as little as 4% of an image (400×32 pixels)" in note for note in data.notes)
+    least = f"sees as little as 4% of an image ({long}, 400×32 pixels)"
+    assert any(least in note for note in data.notes)
     whole = Folder(root)
     assert whole.image_shape == (224, 224) and whole.resize_crop.crop is None
     (squeezed,) = whole.notes
@@ -351,8 +353,18 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
         "Photos have different proportions, from 40×32 to 400×32 pixels, and each is resized to "
         "224×224: the same thing looks wider in one than in another."
     )
-    save_image(root / "train/good/long.png", (48, 32), seed=9)
+    save_image(long, (48, 32), seed=9)
     assert Folder(root).notes == []
+
+
+def test_further_pages_of_photos_are_told(tmp_path):
+    root = build_tree(tmp_path)
+    first, second = Image.open(root / "train/good/000.png"), Image.new("L", (40, 32), 9)
+    first.save(root / "train/good/pages.tif", save_all=True, append_images=[second])
+    (root / "train/good/000.png").unlink()
+    assert Folder(root).notes == [
+        f"{root}/train/good/pages.tif has several pages or frames; the first is read."
+    ]
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -414,58 +426,16 @@ def test_good_and_kinds_may_lie_side_by_side(tmp_path, masks, good):
     assert f"{good}: 11 to fit." in alone.notes and alone.provenance["split_seed"] is None
 
 
-def of_parts(root: Path, parts: int = 10, photos: int = 3) -> Path:
-    """good/DAY/pPART_PHOTO.png, beside photos of the first part in crack."""
-    for n in range(parts * photos):
-        name = f"p{n // photos}_{n % photos}.png"
-        save_image(root / "good" / f"day{n % 2}" / name, seed=n)
-    for n in range(2):
-        save_image(root / "crack" / f"p0_{n}.png", seed=100 + n)
-    return root
-
-
-def parts_of(items: list[Item]) -> set[str]:
-    """What the good ones show, by their names."""
-    return {item.path.name.split("_")[0] for item in items if not item.label}
-
-
-@pytest.mark.parametrize("part", [r"p\d+", r"(p\d+)_\d"], ids=["all of it", "its first group"])
-def test_photos_of_one_part_are_held_out_together(tmp_path, part):
-    root = of_parts(tmp_path / "p77")  # what lies above good names no part
-    loose, data = Folder(root, **SMALL), Folder(root, part=part, **SMALL)
-    for each in (loose, data):
-        assert each.provenance["train_images"] == 24 and each.provenance["test_good"] == 6
-    assert parts_of(loose.train_items) & parts_of(loose.test_items)
-    assert not parts_of(data.train_items) & parts_of(data.test_items)
-    # Intervals draw the photos of a part together, good or not.
-    assert {item.group for item in data.test_items} == {*parts_of(data.test_items), "p0"}
-    assert data.provenance["test_groups"] == 3 and "test_groups" not in loose.provenance
-    assert f"data.part={part}: good photos show 10 parts." in data.notes
-    # A model that is tested again is asked for the same split, by these words.
-    whole = f"6 of 30 good images held out, whole parts by data.part={part}; ours"
-    assert data.provenance["split"] == whole
-    warned = [note for note in loose.notes if "photo by photo" in note]
-    assert len(warned) == 1 and "data.part=REGEX keeps" in warned[0]
-    assert not any("photo by photo" in note for note in data.notes)
-
-
-def test_a_fifth_that_parts_do_not_fill_is_smaller(tmp_path):
-    data = Folder(of_parts(tmp_path, parts=8, photos=3), part=r"p\d", **SMALL)  # 4 of 24 are asked
-    assert data.provenance["train_images"] == 21 and data.provenance["test_good"] == 3
-
-
-def test_parts_that_are_fitted_and_tested_are_told_of_and_folders_may_name_them(tmp_path):
-    root = build_tree(tmp_path, train=0)
-    for n, part in enumerate(("train/good/p1", "train/good/p2", "test/good/p2", "test/good/p3")):
-        save_image(root / part / "top.png", seed=n)
-    for path in [*root.glob("test/*/0*.png")]:
-        path.rename(path.with_name(f"p4_{path.name}"))
-    shutil.rmtree(root / "ground_truth")
-    data = Folder(root, part=r"p\d", **SMALL)
-    assert "data.part=p\\d: good photos show 4 parts." in data.notes
-    assert any("train as well as in test: 1, such as p2." in note for note in data.notes)
-    assert data.provenance["test_groups"] == 3
-    assert not any("photo by photo" in note for note in [*data.notes, *Folder(root, **SMALL).notes])
+def test_a_drawn_split_tells_of_parts_with_several_photos(tmp_path):
+    for n in range(10):
+        save_image(tmp_path / "good" / f"p{n // 2}_{n % 2}.png", seed=n)
+    save_image(tmp_path / "crack" / "p0.png", seed=100)
+    drawn = Folder(tmp_path, **SMALL)
+    (tmp_path / "good").rename(tmp_path / "parts")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "parts").rename(tmp_path / "train/good")
+    for data, told in ((drawn, True), (Folder(tmp_path, **SMALL), False)):
+        assert any("photo by photo" in note for note in data.notes) == told
 
 
 @pytest.mark.parametrize("mask", ["000_mask.png", "000_GT.jpg", "000.bmp", "Mask/000.png"])
@@ -916,20 +886,9 @@ def _crop(tmp):
     mvtec(mvtec_tree(tmp), crop_size=33)
 
 
-def _part(part):
-    return lambda tmp: Folder(of_parts(tmp / "p"), part=part, **SMALL)
-
-
 @pytest.mark.parametrize(
     ("cause", "parts"),
     [
-        (_part("p(0"), ["data.part=p(0 is no regular expression", "unterminated", "correct it"]),
-        (_part("a{99999999999}"), ["is no regular expression", "too large"]),
-        (_part(7), ["data.part=7 is no regular expression"]),
-        (_part("p[1-9]"), ["data.part=p[1-9] finds no part in the name p0_0.png (", "/crack/p0_0"]),
-        (_part("x*"), ["data.part=x* finds no part in the name"]),
-        (_part("p(x)?"), ["finds no part in the name"]),
-        (_part("p"), ["finds 1 part(s) in 30 good images, each of more than 6", "train/good"]),
         (_missing_root, ["nowhere", "data.root"]),
         (_unknown_category, ["'nut'", "bottle, screw"]),
         (_category_of_a_category, ["'screw'", "data.root to the folder that holds it"]),

@@ -125,6 +125,23 @@ def test_an_array_scores_as_the_file_that_pillow_makes_of_it(predictor, picture,
         assert [p.score for p in predictor(planes[None])] == [predictor(file).score]
 
 
+def test_8_bits_in_32_are_not_taken_for_16(predictor, picture, tmp_path):
+    values = np.asarray(Image.open(picture)).astype(np.int32)
+    black = np.zeros_like(values)
+    tensor = torch.from_numpy(values)
+    for given in (values, Image.fromarray(values), Image.open(picture).convert("I"), tensor, black):
+        with pytest.raises(InputError, match="looks like 8-bit; convert it to uint8, or scale it"):
+            predictor(given)
+    assert predictor(values * 257).score == predictor(picture).score
+    # A file's 16 bits may be dark, and so may be what Pillow opens of it.
+    Image.fromarray(black).save(tmp_path / "black.tif")
+    Image.fromarray(black.astype(np.uint16)).save(tmp_path / "black.png")
+    for name in ("black.tif", "black.png"):
+        with Image.open(tmp_path / name) as opened:
+            assert predictor(opened).score == predictor(tmp_path / name).score
+    assert predictor(black.astype(np.uint16)).score == predictor(tmp_path / "black.png").score
+
+
 LOCATIONS = [
     ("tf_efficientnet_lite0", "expansion"),
     ("tf_efficientnet_lite0", "bottleneck"),

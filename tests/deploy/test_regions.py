@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from padim_lit import JL, Backbone, Detector, Predictor
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.deploy import regions
 from padim_lit.deploy.regions import View, find, spread
 
 SIZES = [(97, 203), (301, 64), (256, 256), (61, 47), (1023, 517)]
@@ -85,6 +86,28 @@ def test_a_ring_has_a_hole_and_a_whole_map_is_one_region():
     assert whole.area == pytest.approx(140 * 50) and whole.numbers()["box"] == [0, 0, 140, 50]
     assert find(map, None, View((21, 21), (0, 0, 21, 21))) is None
     assert find(map, 2.0, View((21, 21), (0, 0, 21, 21))) == []
+
+
+@pytest.mark.parametrize("at_threshold", [False, True])
+def test_an_outline_has_its_corners_alone_and_stays_where_it_is(monkeypatch, at_threshold):
+    view = View((300, 2000), (100, 7, 1700, 280))
+    (whole,) = find(np.ones((224, 224)), 1.0, view)
+    assert sorted(whole.polygon.tolist()) == [[100, 7], [100, 280], [1700, 7], [1700, 280]]
+    maps = [blob((60, 70), seed) for seed in range(6)]
+    if at_threshold:  # points lie on each other, and regions as thin as a line
+        maps = [(map > 0.1).astype(np.float32) for map in maps]
+    level = 1.0 if at_threshold else 0.1
+    short = [region for map in maps for region in find(map, level, view)]
+    monkeypatch.setattr(regions, "_corners", lambda ring: ring)
+    full = [region for map in maps for region in find(map, level, view)]
+    assert sum(len(r.polygon) for r in short) < 0.97 * sum(len(r.polygon) for r in full)
+    for few, many in zip(short, full, strict=True):
+        assert (few.box, few.area) == (many.box, many.area) and len(few.polygon) > 2
+        a, b = few.polygon, np.roll(few.polygon, -1, axis=0)
+        along = np.maximum(((b - a) ** 2).sum(axis=1), 1e-30)
+        for point in many.polygon:  # each lies on a side of the other
+            share = (((point - a) * (b - a)).sum(axis=1) / along).clip(0, 1)[:, None]
+            assert np.abs(a + share * (b - a) - point).max(axis=1).min() < 1e-9
 
 
 def test_diagonal_neighbours_are_two_regions():

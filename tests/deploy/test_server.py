@@ -72,6 +72,14 @@ def test_an_image_gets_the_predictors_numbers(client, predictor, tmp_path, kind,
     assert said == json.loads(json.dumps(found.numbers() | which)) and said["regions"]
 
 
+def test_what_is_not_seen_of_images_is_logged_once(predictor, caplog):
+    with testclient.TestClient(make_app(predictor, "", LIMIT)) as client:
+        for size in ((60, 90), (40, 200), (40, 300)):
+            assert client.post("/predict", content=picture(size=size)).json()["seen"][2] == size[1]
+    (said,) = [m for m in caplog.messages if "squeezed" in m]
+    assert said.startswith("Photos are squeezed up to 5:1 (a request, 200×40 pixels)")
+
+
 def test_requests_at_once_do_not_mix(client):
     contents = [picture(seed=n) for n in range(8)]
     alone = [client.post("/predict", content=content).json() for content in contents]
@@ -91,7 +99,7 @@ def test_what_is_no_image_is_one_line(client, caplog):
         (b"", "send the image's bytes, as curl --data-binary does"),
         (b"/etc/passwd", "PNG, JPEG, TIFF, BMP or WebP"),
         (whole[:500], "cannot read"), (gif.getvalue(), "cannot read"),
-        (bomb.getvalue()[:LIMIT], "900000000 pixels"),
+        (bomb.getvalue()[:LIMIT], "at most 89 million pixels"),
     ):  # fmt: skip
         answer = client.post("/predict", content=content)
         assert answer.status_code == 422, content[:20]

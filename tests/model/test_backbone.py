@@ -282,7 +282,7 @@ def test_images_are_checked_whoever_gives_them():
     for shape in [(64,), (64, 0), "64", (64.5, 64)]:
         with pytest.raises(InputError, match=r"image_shape=.*must be"):
             backbone.grids(shape)
-    with pytest.raises(InputError, match=r"values from -1 to .*normalises it itself"):
+    with pytest.raises(InputError, match=r"from -1 to .*normalises them itself"):
         backbone.require_images(IMAGES[..., :64, :64] * 0 - 1, (64, 64))
     assert torch.equal(backbone(IMAGES.double())[0], backbone(IMAGES)[0])
 

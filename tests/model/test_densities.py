@@ -15,7 +15,7 @@ from padim_lit.deploy.graph import Graph
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.mixture import k_means
 from padim_lit.model.ridge import pooled
-from padim_lit.model.triangular import Triangle, covariance_log_det
+from padim_lit.model.triangular import covariance_log_det
 from padim_lit.model.warm_up import learn
 
 K, D = 12, 40  # more dimensions than the first bounds see
@@ -326,14 +326,9 @@ def test_of_an_own_density_there_is_no_graph(backbone, name):
         Graph(detector)
 
 
-@pytest.mark.parametrize("name", ["own_tripled", "own_added"])
-def test_an_own_distance_is_explained_without_the_weight_that_it_does_not_know(name):
-    density, x = own_densities()[name](2), torch.rand(5, 40, 2)
-    density.learn(x)
-    density.position_weight.fill_(0.5)
-    factors = Triangle.of(torch.eye(2).repeat(density.gaussians(40), 1, 1))
-    found = density.terms(x[:1], torch.zeros(factors.count, 2), factors)
-    assert [weight for weight, _ in found] == [1.0]
+def test_nothing_is_derived_from_both():
+    with pytest.raises(InputError, match="Mine: no class can be derived from Both; derive it from"):
+        type("Mine", (Both,), {"name": "mine"})
 
 
 @pytest.mark.parametrize("slim", [False, True])

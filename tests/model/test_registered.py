@@ -4,7 +4,7 @@ import pytest
 import torch
 from _helpers.paper import paper
 
-from padim_lit import Backbone, Both, Fisher, InputError, Mixture, PerPosition, Projection
+from padim_lit import Backbone, Fisher, InputError, Mixture, PerPosition, Projection
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
@@ -23,7 +23,7 @@ def registries():
         known.update(before)
 
 
-@pytest.mark.parametrize(("base", "name"), [(Projection, "jl"), (JL, "jl"), (Both, "position")])
+@pytest.mark.parametrize(("base", "name"), [(Projection, "jl"), (JL, "jl"), (Mixture, "position")])
 def test_a_name_that_is_taken_is_refused(base, name):
     with pytest.raises(InputError, match=f"name='{name}' is that of padim_lit.*choose another"):
         type("Mine", (base,), {"name": name})
@@ -41,7 +41,7 @@ def test_the_same_class_may_be_defined_again(module):
             type(name, (JL,), {"name": taken, "__module__": "__main__"})
 
 
-@pytest.mark.parametrize("base", [JL, Fisher, Both, PerPosition])
+@pytest.mark.parametrize("base", [JL, Fisher, Mixture, PerPosition])
 def test_a_class_that_would_be_read_as_its_base_is_refused(base):
     nameless = type("Mine", (base,), {})
     sizes = {"in_channels": 20, "dim": 4} if issubclass(base, Projection) else {"dim": 4}
@@ -75,9 +75,9 @@ def test_arguments_that_a_class_does_not_take_are_not_saved(tmp_path):
     assert torch.equal(found(images)[0], made.eval()(images)[0])
 
 
-@pytest.mark.parametrize("base", [Sparse, Fisher, NPCA, PerPosition, Mixture, Both])
+@pytest.mark.parametrize("base", [Sparse, Fisher, NPCA, PerPosition, Mixture])
 def test_a_class_on_ours_keeps_its_own_options_and_those_of_ours_that_it_takes(base):
-    takes_dim = issubclass(base, (Mixture, Both, PerPosition))
+    takes_dim = issubclass(base, (Mixture, PerPosition))
     if takes_dim:
 
         def __init__(self, dim, seed=0, shrinkage=3.0, own=1):

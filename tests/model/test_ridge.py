@@ -5,7 +5,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from padim_lit.model.moments import init, update
-from padim_lit.model.ridge import pooled
+from padim_lit.model.ridge import pooled, variances
 
 
 def moments_of(images, gaussians, dim):
@@ -20,6 +20,7 @@ def test_it_is_the_covariance_around_each_own_mean(gaussians, dim):
     around = (x.double() - x.double().mean(dim=0)).flatten(0, 1)
     expected = around.T @ around / (6 * gaussians - gaussians)
     torch.testing.assert_close(pooled(moments), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(variances(moments), expected.diagonal(), rtol=1e-5, atol=1e-6)
 
 
 def test_it_takes_little_memory_beside_the_scatter():

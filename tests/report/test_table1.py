@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import yaml
 from _helpers.cli import ROOT
-from _helpers.sweeps import editing
+from _helpers.sweeps import editing, paired
 from _helpers.trees import build_tree
 from rich.console import Console
 
-from padim_lit.analysis.bootstrap import paired_difference
 from padim_lit.analysis.published import CATEGORIES, DIM, report_mean
 from padim_lit.report.table1 import table1
 from padim_lit.system import console
@@ -73,7 +72,7 @@ def test_a_row_has_the_means_the_paired_interval_and_the_published(tmp_path):
         ra, rb = (
             np.stack([stored[f"{p}-550-{s}"][index] for s in SEEDS]) for p in ("jl", "subset")
         )
-        expected = paired_difference(a, b, ra, rb)
+        expected = paired(a, b, ra, rb)
         for name, value in {
             "subset": b.mean(), "subset_sd": b.std(ddof=1), "proj": a.mean(),
             "proj_sd": a.std(ddof=1), "difference": expected.value, "low": expected.low,
@@ -247,6 +246,7 @@ def test_no_job_succeeds(zygote, here):
     ("args", "dims"),
     [
         ("backbone=wide_resnet50", [550]),
+        ("backbone=resnet50v2", [550]),
         ("backbone=resnet18", [100]),
         ("backbone=efficientnet_b5", [100]),
         ("backbone=efficientnet_b5 dims=[70]", [70]),

@@ -117,7 +117,11 @@ def test_the_command_writes_a_table_and_pictures(here, zygote):
     found = json.loads((here / "one" / "distortion.json").read_text())
     assert found["positions"] == 5 and found["weights"].startswith("random")
     assert "rank corr" in out.out and "1 is no distortion" in out.out
-    assert "weights are random: the distances say nothing" in " ".join(out.out.split())
+    said = " ".join(out.out.split())
+    assert "weights are random: no number here says" in said
+    assert "times the mean variance of the features (proj=subset dim=12), larger than it" in said
+    share = [*DISTORTION, "projs=[subset]", "eps_unit=variance", "hydra.run.dir=share"]
+    assert "times the mean variance" not in zygote.run(share, here).out
 
 
 @long_table(

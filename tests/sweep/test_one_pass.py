@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from padim_lit import Backbone, Both, InputError, PaDiM, PerPosition
 from padim_lit.data import Folder
 from padim_lit.model.projection import PROJECTIONS
-from padim_lit.model.ridge import Ridge
+from padim_lit.model.ridge import Ridge, variances
 from padim_lit.model.triangular import scoring_bytes
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
 from padim_lit.sweep.one_pass import plan
@@ -77,7 +77,8 @@ def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **h
     trainer.test(model, data, verbose=False)
     with torch.no_grad():
         scores = torch.cat([model(batch["image"])[0] for batch in data.test_dataloader()])
-    return model.results | model.detector.density.learnt, scores
+    within = {"variance": float(variances(model.detector.require_state().moments).mean())}
+    return model.results | model.detector.density.learnt | within, scores
 
 
 @long_table("name", ["jl", "subset", "orthogonal", "sparse", "npca", "fisher"], every=6)
@@ -95,6 +96,8 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
         # The least variances are the ones that rounding moves most, and npca keeps just those.
         tolerance = 1e-3 if name == "npca" else 1e-4
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
+        variance = float(found.variances[str(row["dim"])])
+        assert variance == pytest.approx(results["variance"], rel=tolerance)
         for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
             # Pixels whose distances differ by less than rounding change places.
             within = 2e-5 if metric == "pixel_auroc" else 1e-5
@@ -148,6 +151,8 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
             data, backbone, "jl", row["dim"], 1, 8, density, rotations=rotations
         )
         assert row["position_weight"] == pytest.approx(results["position_weight"], rel=1e-4)
+        variance = float(found.variances[str(row["dim"])])
+        assert variance == pytest.approx(results["variance"], rel=0.05)
         assert row["position_weight"] > 0.5 if weight else 0 < row["position_weight"] <= 0.5
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
@@ -162,9 +167,10 @@ def test_an_own_density_is_measured_by_its_own_methods(data, backbone, tmp_path,
         found = made.measure(run, run.draw(backbone.embedding_dim), bands)
     made.close()
     for d in run.dims:
-        _, expected = separate_run(data, backbone, "jl", d, 1, 8, density)
+        results, expected = separate_run(data, backbone, "jl", d, 1, 8, density)
         ours = torch.from_numpy(found.scores[f"jl-{d}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
+        assert float(found.variances[str(d)]) == pytest.approx(results["variance"], rel=1e-4)
 
 
 def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
@@ -199,6 +205,15 @@ def test_what_no_seed_changes_is_one_run():
         ProjectionRun("jl", (0,), (4, 8)),
         ProjectionRun("jl", (1,), (4, 8)),
     ]
+
+
+def test_dimensions_that_a_projection_cannot_have_are_a_run_apart():
+    assert Sweep(["fisher", "jl"], [4, 17, 8, 20], [0]).runs(16) == [
+        ProjectionRun("fisher", (0,), (4, 8)),
+        ProjectionRun("fisher", (0,), (17, 20)),
+        ProjectionRun("jl", (0,), (4, 8, 17, 20)),
+    ]
+    assert Sweep(["fisher"], [20], [0]).runs(16) == [ProjectionRun("fisher", (0,), (20,))]
 
 
 def test_a_seed_that_draws_centroids_is_a_run_for_every_projection():

@@ -8,7 +8,7 @@ from scipy.ndimage import binary_dilation
 
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.regions import View
-from padim_lit.visualization.overlay import boxed, contour, heat_map, side_by_side
+from padim_lit.visualization.overlay import Heat, boxed, contour, heat_map, side_by_side
 from padim_lit.visualization.palette import FOUND, TRUTH
 from padim_lit.visualization.panels import GAP, keys, overlay
 
@@ -20,7 +20,7 @@ SCALE = (6.0, 30.0)
 def drawn(shape, why=None, threshold=None, roi=None):
     h, w = shape
     picture, view = np.full((h, w, 3), 100, np.uint8), View((h, w), (0, 0, w, h))
-    return written_by(side_by_side, picture, MAP, view, SCALE, threshold, ["a"], why, roi)
+    return written_by(side_by_side, picture, Heat(MAP, view, SCALE, threshold, roi), ["a"], why)
 
 
 def test_each_scale_is_said_of_its_own_pictures():
@@ -89,7 +89,8 @@ def test_the_key_shows_the_colours_that_maps_have_over_grey():
 def test_outlines_have_a_dark_rim_and_the_truth_has_dashes():
     flat, map, truth = np.full((60, 60, 3), 120, np.uint8), np.zeros((60, 60)), np.zeros((60, 60))
     map[20:40, 20:40], truth[5:15, 35:55] = 9, 1
-    heat = heat_map(flat, map, View((60, 60), (0, 0, 60, 60)), (0.0, 12.0), 6.0, 2, truth=truth > 0)
+    laid = Heat(map, View((60, 60), (0, 0, 60, 60)), (0.0, 12.0), 6.0, truth=truth > 0)
+    heat = heat_map(flat, laid, 2)
     for region in (map > 0, truth > 0):
         assert (heat[binary_dilation(region) & ~region] == 0).all()
     assert (heat[contour(map > 0, 2)] == ImageColor.getrgb(FOUND)).all()

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from padim_lit.errors import require_choice
 
+_MODEL = ("model.ckpt", "model_card.md")
+
 
 class Mode(NamedTuple):
     """Where a mode is, and what it writes.
@@ -20,7 +22,7 @@ class Mode(NamedTuple):
 
     settings: str
     result: str
-    names: tuple[str, ...] = ("model.ckpt", "model_card.md")
+    names: tuple[str, ...] = _MODEL
     run: str = "run"
 
     def settings_class(self) -> type:
@@ -33,16 +35,8 @@ class Mode(NamedTuple):
         return resolve_name(f"{__package__}.{self.settings.partition(':')[0]}:{self.run}")
 
 
-_FIT = (
-    "model.ckpt",
-    "model_card.md",
-    "heatmaps",
-    "predictions.csv",
-    "config.yaml",
-    "csv",
-    "tensorboard",
-    "mlflow",
-)
+_TRACKED = ("csv", "tensorboard", "mlflow")
+_FIT = (*_MODEL, "heatmaps", "predictions.csv", "config.yaml", *_TRACKED)
 _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
 _PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps", "masks", "maps")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from padim_lit.analysis.result_files import as_job
-from padim_lit.cli import build
+from padim_lit.cli import build, fit_notes
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
@@ -82,13 +82,18 @@ def run(settings: Ablation, folder: Path) -> None:
     done |= measured
     if done:
         results = [copy for run in runs if run in done for copy in _for_all_seeds(done[run], run)]
-        _write(results, build.facts(settings, data, backbone), data, folder)
+        notes = fit_notes.on_eps(settings, (
+            (run.proj, int(d), float(variance))
+            for run, result in done.items() for d, variance in result.variances.items()
+        ))  # fmt: skip
+        _write(results, build.facts(settings, data, backbone), data, notes, folder)
     if failed:
         reasons: dict[str, list[str]] = {}
         for run, reason in failed.items():
             reasons.setdefault(reason, []).append(str(run))
         listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
-        raise InputError(f"{len(failed)} of {len(runs)} runs failed; {listed}")
+        bad, every = (sum(len(run.dims) for run in some) for some in (failed, runs))
+        raise InputError(f"{bad} of {every} configurations failed; {listed}")
 
 
 def _measure(
@@ -151,7 +156,11 @@ def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:
 
 
 def _write(
-    results: list[RunResult], constants: dict[str, Any], data: AnomalyData, folder: Path
+    results: list[RunResult],
+    constants: dict[str, Any],
+    data: AnomalyData,
+    notes: list[str],
+    folder: Path,
 ) -> None:
     rows = [{**row, **constants, **row} for result in results for row in result.rows]
     path = write_csv(folder / "sweep.csv", list(rows[0]), rows)
@@ -173,7 +182,7 @@ def _write(
     write_csv(folder / "scores.csv", list(columns), images)
     print_sweep_table([as_job(row, "", {}) for row in rows])
     print_facts(
-        *(("note", note) for note in build.notes_on(data, constants["weights"])),
+        *(("note", note) for note in build.notes_on(data, constants["weights"]) + notes),
         ("sweep", path),
         ("scores", path.with_name("scores.csv")),
     )

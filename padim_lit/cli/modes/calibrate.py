@@ -67,23 +67,12 @@ def run(settings: Calibrate, folder: Path) -> None:
         _set_alone(settings, folder)
         return
     given = GivenImages(settings)
-    facts, said = by_images(given, settings.false_alarm_rate)
-    finish(given.detector, folder, "calibrate", {**given.parent, **facts}, *said)
-
-
-def by_images(
-    given: GivenImages, rate: float | None
-) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
-    """Set the threshold by good images, for `rate` or that of the checkpoint before.
-
-    Returns:
-        What results say of it, and the lines to print.
-
-    Raises:
-        InputError: see `run`.
-    """
-    detector, held, what = given.detector, given.require_held(), given.what
-    rate = rate or detector.provenance.get("false_alarm_rate", FALSE_ALARM_RATE)
+    detector, held, what = given.detector, given.held, given.what
+    if held is None:
+        raise InputError(
+            f"ckpt={settings.ckpt}: which images it holds is not known (an old checkpoint, or one "
+            "of a plain Trainer), and those score too low for a threshold; fit it again"
+        )
     learnt = learners(detector)
     without = held if learnt else frozenset()
     found = given.over(lambda batches: measure(detector, batches, held), without)
@@ -105,16 +94,20 @@ def by_images(
             "give other good images"
         )
     facts = {
+        **given.parent,
         "data": what,
         "images": len(found.scores),
         "repeated": left["repeated"],
         "unseen": found.unseen,
     }
     scored = ("scored", f"{count(len(found.scores), 'image')} of {what}")
-    calibration = calibrate(found, rate)
+    rate = detector.provenance.get("false_alarm_rate", FALSE_ALARM_RATE)
+    calibration = calibrate(found, settings.false_alarm_rate or rate)
     replaced = _replace(detector, calibration, facts)
-    note = ("note", highest(found, calibration.threshold))
-    return facts, [scored, *replaced, note, *given.left_out()]
+    notes = [highest(found, calibration.threshold)]
+    notes += [f"not counted: {one}" for one in given.left_out()] + given.sight.notes()
+    lines = [scored, *replaced, *(("note", note) for note in notes)]
+    finish(detector, folder, "calibrate", facts, *lines)
 
 
 def _set_alone(settings: Calibrate, folder: Path) -> None:

@@ -84,14 +84,10 @@ class Export(Settings):
         super().__post_init__()
         require_choice("format", self.format, FORMATS)
         require_choice("precision", self.precision, DTYPES)
-        if self.preprocess and self.format == "torch":
+        if self.format == "torch" and (self.preprocess or self.threshold is not None):
             raise InputError(
-                "preprocess=true: a checkpoint has no graph to put it in; leave it out"
-            )
-        if self.threshold is not None and self.format == "torch":
-            raise InputError(
-                f"threshold={self.threshold}: a slim checkpoint keeps its checkpoint's; leave it "
-                "out, and give it to mode=predict or mode=serve"
+                "format=torch writes a slim checkpoint: preprocess and threshold are of graphs; "
+                "leave them out, and give threshold to mode=predict or mode=serve"
             )
         if self.refits != (self.good is not None):
             raise InputError(

@@ -70,6 +70,11 @@ class Fit(OneDim, Scoring):
     def fits(self) -> bool:
         return not self.ckpt
 
+    @property
+    def unread(self) -> dict[str, str]:
+        decides = self.calibration or self.ckpt
+        return {} if decides else {"false_alarm_rate": "calibration=NUMBER above 0"}
+
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """Fit (or load ``settings.ckpt``), test, and write everything into `folder`.

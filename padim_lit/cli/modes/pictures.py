@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from padim_lit.cli import build
+from padim_lit.cli import build, fit_notes
 from padim_lit.cli.settings import Comparing, Embedding, Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
@@ -87,12 +87,13 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
     drawn = [run.draw(backbone.embedding_dim) for run in runs]
     (folder / "figure4.json").unlink(missing_ok=True)  # an earlier run's, were this one interrupted
     with closing(build.make_ablation(settings, data, backbone, folder)) as ablation:
-        methods, maps = [], []
+        methods, maps, within = [], [], []
         bands = ablation.plan(max(p.dim for p in drawn), settings.max_memory_gb).bands
         chosen: list[int] = []
         for run, projection in zip(runs, drawn, strict=True):
-            found, _ = ablation.one_pass.score(projection, run.dims, bands)
-            (distances,) = found.values()
+            found, times = ablation.one_pass.score(projection, run.dims, bands)
+            ((dim, distances),) = found.items()
+            within.append((run.proj, dim, times.variance[dim]))
             metrics, scores, _ = ablation.judge(distances)
             if metrics["pixel_auroc"] is None:
                 raise InputError(f"experiment=figure4: {metrics['why']['pixel_auroc']}")
@@ -106,7 +107,7 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])
         for row, i in enumerate(chosen)
     ]
-    notes = build.notes_on(data, backbone.source, "maps")
+    notes = build.notes_on(data, backbone.source) + fit_notes.on_eps(settings, within)
     what = {
         **build.facts(settings, data, backbone),
         "seed": settings.seed,
@@ -174,7 +175,10 @@ def run_distortion(settings: Distortion, folder: Path) -> None:
     pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
-    notes = build.notes_on(data, backbone.source, "distances")
+    notes = build.notes_on(data, backbone.source) + fit_notes.on_eps(settings, (
+        (projection.name, projection.dim, float((patches[0] @ projection.matrix.T).var(0).mean()))
+        for projection, _ in drawn
+    ))  # fmt: skip
     print_facts(*(("note", note) for note in notes), *(("written", path) for path in paths))
     about = build.facts(settings, data, backbone)
     counts = {"test_images": len(data.test_items), "positions": len(chosen)}

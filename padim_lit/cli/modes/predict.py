@@ -5,10 +5,11 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,21 @@ from omegaconf import MISSING
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
+from padim_lit.data.sight import Sight
 from padim_lit.deploy.drift import changed, settled
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction import ModelInput, Prediction
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to_coco
 from padim_lit.deploy.predictor import Predictor
-from padim_lit.deploy.regions import DIGITS, map_file, mask_file
+from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
+from padim_lit.visualization import overlay
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
-from padim_lit.visualization.overlay import EXPLAINED_SIDE, SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,11 @@ class Predict(Deciding):
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
 
+    @property
+    def unread(self) -> dict[str, str]:
+        keys = () if self.watch else ("undecided", "watch_settle", "watch_idle")
+        return dict.fromkeys(keys, "watch=true")
+
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
     """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what arrives there.
@@ -119,8 +126,6 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         work = PredictRun(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
-            # Services and containers are ended by it; a container's first process would ignore it.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             work.watch()
         else:
             work.score(files)
@@ -135,7 +140,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "ckpt": settings.ckpt,
         "model_sha256": predictor.model_sha256,
         "source": settings.images,
-        "notes": [said] if said else [],
+        "notes": [*work.sight.notes(), *([said] if said else [])],
         **written_with(predictor.device),
     }
     names = ["predictions.csv", "predictions.jsonl"]
@@ -146,7 +151,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     written = [folder / name for name in (*names, "predict.json", *work.folders)]
     # Watching is waiting, which is no pace.
     new = 0 if settings.watch else scored.counts.total() - before
-    _print(results, new, written, settings.overlays)
+    _print(results, new, written, settings.overlays, work.sight.news())
     if said:
         log.warning("%s", said)
     if not settings.watch and not results["images"]:
@@ -161,6 +166,7 @@ class PredictRun:
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
         self.settings, self.predictor, self.scored = settings, predictor, scored
+        self.sight = Sight(predictor.resize_crop)
         self.patience = PATIENCE_IN_SETTLES * settings.watch_settle
         self.folder = folder
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
@@ -169,10 +175,10 @@ class PredictRun:
         self.warned = bool(changed(self.scored.p_values))  # before it was started again
         calibration = predictor.calibration
         maxima = None if calibration is None else calibration.map_maxima.numpy()
-        self.scale = colours(maxima, predictor.map_threshold)
+        self.scale = overlay.colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
-        side = EXPLAINED_SIDE if settings.explain else SIDE
+        side = overlay.EXPLAINED_SIDE if settings.explain else overlay.SIDE
         self.side = side if settings.overlays != "none" else 0
         if predictor.threshold is None:
             pictures = ", no pictures (overlays=all)" if settings.overlays == "anomalous" else ""
@@ -188,46 +194,49 @@ class PredictRun:
             task = bar.add_task("images", total=len(files))
 
             def refuse(path: Path, error: InputError) -> None:
-                self.refuse(_version(path), error)
+                self.refuse(Version.of(path), error)
                 bar.advance(task)
 
             for seen, prediction in self.predictor.stream_seen(files, refuse, self.side):
-                self.keep(_version(seen.path), seen, prediction)
+                self.keep(Version.of(seen.path), seen, prediction)
                 bar.advance(task)
 
     def watch(self) -> None:
         """Score what comes, until Ctrl-C, SIGTERM or `watch_idle` seconds without."""
         settings, done = self.settings, self.scored.done
         folder, idle = typed_path(settings.images), settings.watch_idle
-        watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
+
+        def known(v: Version) -> bool:  # of a file that went after it was scored, nothing is new
+            return v.path in done and v in (done[v.path], Version(v.path, 0, 0))
+
+        watcher = Watcher(folder, settings.watch_settle, known)
         pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
+        stopped = _stop_signal()
         print_line(f"watching {settings.images}; Ctrl-C ends it")
-        try:
-            rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
-            last = time.monotonic()
-            while True:
-                for version, rest in rested:
-                    if line := self.try_one(version, rest):
-                        last = time.monotonic()
-                        print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
-                late = idle is not None and time.monotonic() - last >= idle
-                if late and outage is not None:
-                    raise outage
-                if late and self.postponed.keys() >= set(watcher.waiting):
-                    for version in watcher.waiting:
-                        self.refuse(version, self.postponed[version])
-                    return
-                start = time.monotonic()
-                try:
-                    rested, outage = watcher.rested(), None
-                except (InputError, OSError) as error:  # a share that is away comes back
-                    if outage is None:
-                        log.warning("%s; what comes is scored when it is back", told(error))
-                    rested, outage = [], InputError(told(error))
-                # Looking is to take half of the time at most.
-                time.sleep(max(pause, time.monotonic() - start))
-        except KeyboardInterrupt:
-            print_line("stopped; the same command goes on")
+        rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
+        last = time.monotonic()
+        while not stopped.is_set():
+            for version, rest in takewhile(lambda _: not stopped.is_set(), rested):
+                if line := self.try_one(version, rest):
+                    last = time.monotonic()
+                    print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
+            late = idle is not None and time.monotonic() - last >= idle
+            if late and outage is not None:
+                raise outage
+            if late and self.postponed.keys() >= set(watcher.waiting):
+                for version in watcher.waiting:
+                    self.refuse(version, self.postponed[version])
+                return
+            start = time.monotonic()
+            try:
+                rested, outage = watcher.rested(), None
+            except (InputError, OSError) as error:  # a share that is away comes back
+                if outage is None:
+                    log.warning("%s; what comes is scored when it is back", told(error))
+                rested, outage = [], InputError(told(error))
+            # Looking is to take half of the time at most.
+            stopped.wait(max(pause, time.monotonic() - start))
+        print_line("stopped; the same command goes on")
 
     def try_one(self, version: Version, rest: float) -> str | None:
         """Score a file that has not changed for `rest` seconds; return the line to print.
@@ -237,7 +246,7 @@ class PredictRun:
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
-            if rest < self.patience or _version(version.path) != version:
+            if rest < self.patience or Version.of(version.path) != version:
                 return None  # maybe somebody still writes it
             # The system's own errors have a number, those of a broken image have none.
             if getattr(error.__cause__, "errno", None) is None:
@@ -247,7 +256,7 @@ class PredictRun:
                 log.warning("tried again later: %s", error)
             self.postponed[version] = error
             return None
-        if _version(version.path) != version:  # changed while it was read
+        if Version.of(version.path) != version:  # changed while it was read
             return None
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
@@ -260,7 +269,10 @@ class PredictRun:
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
         more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
-        more["seen"] = np.round(found.view.box, DIGITS).tolist()
+        self.sight.add(version.path, found.view.size, seen.paged)
+        if settings.watch:  # others say it at their end, of all
+            for note in self.sight.news():
+                log.warning("%s", note)
         why = explain(detector, seen.tensor(), seen.view) if settings.explain else None
         if why is not None:
             more |= why.numbers()
@@ -269,13 +281,11 @@ class PredictRun:
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
             # Folders often hold files of the same names.
-            caption = caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
+            caption = overlay.caption_of(found, str(PurePath(*PurePath(version.path).parts[-2:])))
             if self.scale is None:
                 caption.append("colours span this map alone: compare no others")
-            drawn = side_by_side(
-                np.asarray(seen.picture), found.map, found.view, scale, threshold, caption, why,
-                self.roi,
-            )  # fmt: skip
+            heat = overlay.Heat(found.map, found.view, scale, threshold, self.roi)
+            drawn = overlay.side_by_side(np.asarray(seen.picture), heat, caption, why)
             more |= {"map_colours": scale, **self.write("picture", version, drawn)}
             small = GalleryEntry(
                 role=SCORED,
@@ -327,8 +337,7 @@ class PredictRun:
 
     def record(self, version: Version, content: dict[str, Any]) -> None:
         """Write the lines of a file and count it."""
-        with _uninterrupted() if self.settings.watch else nullcontext():
-            self.scored.add(version, content)
+        self.scored.add(version, content)
         newest = self.scored.p_values
         if len(newest) == newest.maxlen:  # of a watch; its end says it again
             if not self.warned and (said := changed(newest)):
@@ -338,37 +347,22 @@ class PredictRun:
                 self.warned = False
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let a Ctrl-C or SIGTERM wait until the block ends, or a second one comes.
+def _stop_signal() -> Event:
+    """Return what the first Ctrl-C or SIGTERM sets; a second one ends the process at once.
 
-    So what a stopped watch has written and what it has counted are of the same images. What is
-    ignored, as Ctrl-C in a shell's background, stays so.
+    So what a stopped watch has written and what it has counted are of the same images. Services and
+    containers are ended by SIGTERM. What is ignored, as Ctrl-C in a shell's background, stays so.
     """
-    came: list[int] = []
+    stopped = Event()
 
-    def wait(number: int, _: Any) -> None:
-        came.append(number)
-        if len(came) > 1:
-            signal.default_int_handler(number, None)
+    def stop(number: int, _: Any) -> None:
+        stopped.set()
+        signal.signal(number, signal.default_int_handler)
 
-    ours = signal.SIGINT, signal.SIGTERM
-    heard = [which for which in ours if signal.getsignal(which) is not signal.SIG_IGN]
-    before = {which: signal.signal(which, wait) for which in heard}
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
-    if came:
-        signal.raise_signal(came[0])
-
-
-def _version(path: str | Path) -> Version:
-    try:
-        return Version.of(path)
-    except OSError:  # gone in the meantime
-        return Version(str(path), 0, 0)
+    for which in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(which) is not signal.SIG_IGN:
+            signal.signal(which, stop)
+    return stopped
 
 
 def _stem(path: str, which: Version | str) -> str:
@@ -378,7 +372,9 @@ def _stem(path: str, which: Version | str) -> str:
     return f"{stem}-{digest}"
 
 
-def _print(results: dict[str, Any], new: int, written: list[Path], overlays: str) -> None:
+def _print(
+    results: dict[str, Any], new: int, written: list[Path], overlays: str, notes: list[str]
+) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
@@ -392,5 +388,5 @@ def _print(results: dict[str, Any], new: int, written: list[Path], overlays: str
         facts.append(("decided", f"by {results['threshold_source']}"))
     if overlays == "anomalous" and results["good"] and not results["anomalous"]:
         facts.append(("pictures", "none, as no image was called defective; overlays=all draws all"))
-    facts += [("written", path) for path in written]
+    facts += [*(("note", note) for note in notes), *(("written", path) for path in written)]
     print_facts(*facts)

@@ -16,12 +16,10 @@ from padim_lit.cli.good_images import (
     full_model,
     unset_threshold,
 )
-from padim_lit.cli.modes.calibrate import by_images
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
-from padim_lit.model.fit_state import FitState
 from padim_lit.model.warm_up import learners
 from padim_lit.system.console import count, percent
 
@@ -50,13 +48,11 @@ class Update(GoodImagesOrData):
     """New good images join a model.ckpt, without the old ones.
 
     Args:
-        good: good images that set the threshold at once, as mode=calibrate does; null: none is set
         repeats: an image that it holds, or that comes twice: refuse | skip | count (twice)
     """
 
     mode: str = "update"
     repeats: str = Merge.repeats
-    good: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,12 +65,10 @@ class Remove(GoodImages):
 
     Args:
         images: those to take out: a photo, a folder or a quoted pattern, or a list of them, [a,b]
-        good: good images that set the threshold at once, as mode=calibrate does; null: none is set
     """
 
     mode: str = "remove"
     images: Any = MISSING
-    good: Any = None
 
 
 def run_merge(settings: Merge, folder: Path) -> None:
@@ -124,29 +118,28 @@ def run(settings: Update, folder: Path) -> None:
     Raises:
         InputError: no such file, an image that cannot be read or is there already.
     """
-    skip = settings.repeats == "skip"
-    given, good, state = _gather(settings, skip)
-    detector, what, left = given.detector, given.what, given.left
-    if state.count == 0:
+    given = _given(settings)
+    detector, what, without = given.detector, given.what, None
+    if settings.repeats != "count" and (without := given.held) is None:
         raise InputError(
-            f"{what}: nothing new: {count(left.total(), 'image')}, in the checkpoint or removed"
+            f"ckpt={settings.ckpt}: which images it holds is not known, so repeated ones would go "
+            "unnoticed; repeats=count adds them anyway"
         )
-    if settings.repeats == "refuse":
-        if twice := digests.repeats(state.digests):
-            raise InputError(
-                f"{what}: {twice} of {state.count} images are the same picture as another of them; "
-                "remove them; repeats=skip takes each once, repeats=count counts them all"
-            )
-        if back := given.gone.intersection(digests.keys(state.digests)):
-            raise InputError(
-                f"{what}: {len(back)} of {state.count} images were taken out by mode=remove; "
-                "repeats=skip leaves them out, repeats=count adds them again"
-            )
-    add_images(detector, state, "count" if skip else settings.repeats, what)
+    state = given.over(partial(gather, detector), without)
+    left = given.left_out()
+    if left and settings.repeats == "refuse":
+        raise InputError(
+            f"{what}: {'; '.join(left)}; repeats=skip leaves them out, repeats=count counts them"
+        )
+    if state.count == 0:
+        raise InputError(f"{what}: nothing new: {'; '.join(left)}")
+    add_images(detector, state, "count", what)
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
-    facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
+    skipped = given.left.total()
+    facts = {**given.parent, "data": what, "images": state.count, "skipped": skipped}
     said = f"{count(state.count, 'image')}; now {detector.count}"
-    lines = [("added", said), ("data", what), *given.left_out(), *_decide(settings, good, facts)]
+    notes = [f"not counted: {one}" for one in left] + given.sight.notes()
+    lines = [("added", said), ("data", what), *(("note", note) for note in notes)]
     finish(detector, folder, "update", facts, *lines, files=given.taken)
 
 
@@ -156,48 +149,31 @@ def run_remove(settings: Remove, folder: Path) -> None:
     Raises:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
-    given, good, state = _gather(settings)
+    given = _given(settings)
     detector, what = given.detector, given.what
-    error = remove_images(detector, state, what)
+    state = given.over(partial(gather, detector), None)
+    bound = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
     stays = ""
     if learnt:
         stays = f"; what {' and '.join(learnt)} learnt, maybe from them, stays: fit anew to be sure"
-    facts = {**given.parent, "data": what, "images": state.count, "error": error}
-    exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
+    facts = {**given.parent, "data": what, "images": state.count, "rounding_at_most": bound}
+    most = percent(bound, 3)
+    exact = f"as a fit without them; rounding moves no score by more than {most}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     said += [("note", "a new fit on the same folders would learn them again: move the files away")]
-    said += _decide(settings, good, facts)
+    said += [("note", note) for note in given.sight.notes()]
     finish(detector, folder, "remove", facts, *said, files=given.taken)
 
 
-def _decide(
-    settings: Update | Remove, good: GivenImages | None, facts: dict[str, Any]
-) -> list[tuple[str, Any]]:
-    """Set a changed model's threshold by `good` images, complete `facts`, return the lines."""
-    if good is None:
-        return []
-    found, said = by_images(good, None)
-    del found["data"]
-    facts |= {"good": settings.good, "good_images": found.pop("images"), **found}
-    return said
-
-
-def _gather(
-    settings: Update | Remove, skip: bool = False
-) -> tuple[GivenImages, GivenImages | None, FitState]:
-    """Return the model and its images, the ``good`` ones, and sums over those not to `skip`."""
+def _given(settings: Update | Remove) -> GivenImages:
+    """Return the images, and the model without its threshold, which `finish` says."""
     given = GivenImages(settings)
-    good = None if settings.good is None else GivenImages(settings, given)
-    if good is not None:
-        good.require_held()
-    unset_threshold(given.detector)  # `finish` says so
+    unset_threshold(given.detector)
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
             f"ckpt={settings.ckpt} was fitted with trainer.precision={precision}: its "
             f"features differ from those of mode={settings.mode}, which is in {FULL_PRECISION}"
         )
-    if skip and given.held is None:
-        raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-    return given, good, given.over(partial(gather, given.detector), given.held if skip else None)
+    return given

@@ -1,8 +1,7 @@
 """Your own images: train/good, test/KIND, ground_truth/KIND; good and KIND; or good alone."""
 
 import os
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ from padim_lit.data.files import MASK_FOLDERS, list_images, named_images, refuse
 from padim_lit.data.items import GOOD, Item
 from padim_lit.data.split import hold_out
 from padim_lit.data.tree import Layout, is_good, read_kinds, read_tree, resolve_root
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError
 
 # Of good images that lie beside defects, how many are fitted for each that is tested.
 _FITTED = 4
@@ -27,20 +26,16 @@ class Folder(SeenWhole):
             KIND and mask/KIND side by side; or a folder of good images; ~ is expanded.
         split_seed: same seed, same split where good and KIND lie side by side: a fifth of the
             good images is held out for the test.
-        part: regular expression; what it matches in a photo's name, or its first group if it has
-            one, is the part that is shown, whose good photos are held out together. A name has the
-            folders below good or KIND (p7/top.png). None: each photo by itself.
         image_size, crop_size: see AnomalyData; without a crop nothing of an image is out of sight.
 
-    Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks,
-    a `part` that names none of a photo, and what AnomalyData raises.
+    Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks, and
+    what AnomalyData raises.
     """
 
     test_optional: ClassVar[bool] = True
 
     root: str | Path
     split_seed: int = field(default=0, kw_only=True)
-    part: str | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "train/good and test/KIND, or good images alone")
@@ -55,18 +50,10 @@ class Folder(SeenWhole):
                 f"{len(below)} of {len(train)} good images lie in folders below, such as "
                 f"{below[0]}: all are fitted."
             )
-        if self.part is not None:
-            fitted, tested = ({i.part for i in items if not i.label} for items in (train, test))
-            notes.append(f"data.part={self.part}: good photos show {len(fitted | tested)} parts.")
-            if both := sorted(fitted & tested):
-                notes.append(
-                    f"Parts with good photos in train as well as in test: {len(both)}, such as "
-                    f"{both[0]}. The test looks better than it is."
-                )
-        elif drawn:
+        if drawn:
             notes.append(
                 "Good test images were drawn photo by photo. Where several show one part, the test "
-                "looks better than it is: data.part=REGEX keeps those of a part together."
+                "looks better than it is: move whole parts to train/good and to test/good."
             )
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
         if unknown and not any(item.count_pixel for item in test):
@@ -83,7 +70,6 @@ class Folder(SeenWhole):
         """Return train items, test items, notes on the files, and notes on a drawn split."""
         if _has_training_images(folder) or (not self.fits and (folder / "test").is_dir()):
             train, test, notes = read_tree(folder, Layout(complete=False), self.fits)
-            train, test = (self._of_parts(items, folder, 2) for items in (train, test))
             return train, test, notes + _unread(folder, [*train, *test]), ""
         if here := list(named_images(folder / "*", strict=False)):  # what is left out is said below
             if _lie_side_by_side(folder):
@@ -96,7 +82,7 @@ class Folder(SeenWhole):
                     "beside others; move all good ones to train/good, or these away"
                 )
             refuse_masks(paths, folder)
-            return self._of_parts([Item(path) for path in paths], folder, 0), [], [], ""
+            return [Item(path) for path in paths], [], [], ""
         if _lie_side_by_side(folder):
             return self._side_by_side(folder)
         raise InputError(
@@ -117,47 +103,16 @@ class Folder(SeenWhole):
         kinds = [name for name in others if any(named_images(folder / name / "**"))]
         layout = Layout(test=".", truth=truths[0], complete=False)
         items, notes = read_kinds(folder, kinds, layout)
-        items = self._of_parts(items, folder, 1)
         good, defects = ([i for i in items if i.label == label] for label in (0, 1))
         count = len(good) // (_FITTED + 1) if defects else 0
         names = [str(item.path.relative_to(folder)) for item in good]
-        parts = [item.part for item in good]
-        train, held = hold_out(good, names, count, self.split_seed, parts, count_key=None)
-        if count and not held:
-            raise InputError(
-                f"data.part={self.part} finds {len(set(parts))} part(s) in {len(good)} good images,"
-                f" each of more than {count}, the fifth to hold out; choose one that tells more "
-                "parts apart, or put some into train/good, others into test/good"
-            )
+        train, held = hold_out(good, names, count, self.split_seed)
         said = f"{', '.join(filter(is_good, kinds))}: {len(train)} to fit"
         if defects:
             bad = ", ".join(name for name in kinds if not is_good(name))
             said += f", {len(held)} held out for the test; {bad}: defects"
-        whole = "" if self.part is None else f", whole parts by data.part={self.part}"
-        drawn = f"{len(held)} of {len(good)} good images held out{whole}; ours" if held else ""
+        drawn = f"{len(held)} of {len(good)} good images held out; ours" if held else ""
         return train, [*held, *defects], [f"{said}.", *notes], drawn
-
-    def _of_parts(self, items: list[Item], folder: Path, depth: int) -> list[Item]:
-        """Return the items with the part that each shows.
-
-        The first `depth` folders of a name are no part of it.
-        """
-        if self.part is None:
-            return items
-        what = f"data.part={self.part} is no regular expression"
-        with refusing(what, "correct it", re.error, TypeError, OverflowError):
-            part = re.compile(self.part)
-        found = []
-        for item in items:
-            name = "/".join(item.path.relative_to(folder).parts[depth:])
-            match = part.search(name)
-            if not (group := match and match[min(1, part.groups)]):
-                raise InputError(
-                    f"data.part={self.part} finds no part in the name {name} ({item.path}); it "
-                    "must in every photo's: change it, or rename the photo"
-                )
-            found.append(replace(item, group=group))
-        return found
 
 
 def _lie_side_by_side(folder: Path) -> bool:

@@ -181,9 +181,21 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
     assert out.code == 1
     (line,) = out.err.strip().splitlines()[-1:]
     which = "subset with seed 0, subset with seed 1"
-    assert line.startswith(f"error: 2 of 4 runs failed; {which}: dim=449 exceeds")
+    assert line.startswith(f"error: 2 of 8 configurations failed; {which}: dim=449 exceeds")
     found = rows(here / "failing" / "sweep.csv")
-    assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "449")}
+    assert {(r["proj"], r["dim"]) for r in found} == {("subset", "3"), ("jl", "3"), ("jl", "449")}
+
+
+def test_an_absolute_eps_that_is_nothing_or_everything_is_said_of_each_projection(here, zygote):
+    few = ["density=position", "grid=4", "resamples=0", "dims=[3]", "hydra.run.dir=eps"]
+    for _ in range(2):  # the second time from what the first one has kept
+        done = zygote.run([*ABLATION, *few, "eps_unit=feature", "eps=1e6"], here)
+        assert done.code == 0, done.err
+        said = " ".join(done.out.split())
+        assert said.count("times the mean variance") == 2
+        for proj in ("subset", "jl"):
+            assert f"(proj={proj} dim=3), larger than it, so it decides" in said
+    assert "times the mean variance" not in zygote.run([*ABLATION, *few, "eps=1e6"], here).out
 
 
 @pytest.mark.slow
@@ -200,7 +212,9 @@ def test_statistics_that_cannot_be_factored_end_one_run_alone(here, zygote):
     )
     fault = {"BEFORE_RUN": str(here / "before.py")}
     out = zygote.run([*ABLATION, "hydra.run.dir=degenerate"], here, fault)
-    assert out.code == 1 and "error: 2 of 4 runs failed" in out.err.strip().splitlines()[-1]
+    assert (
+        out.code == 1 and "error: 4 of 8 configurations failed" in out.err.strip().splitlines()[-1]
+    )
     assert {r["proj"] for r in rows(here / "degenerate" / "sweep.csv")} == {"jl"}
 
 
@@ -223,7 +237,7 @@ def test_several_datasets_are_one_multirun(here, zygote):
         ("sigma=-1", "sigma=-1"),
         ("eps=nan", "eps=nan"),
         ("ckpt=model.ckpt", "ckpt is no key of mode=ablation"),
-        ("logger=tensorboard", "logger is no key of this mode, but of mode=fit; leave it out"),
+        ("logger=tensorboard", "logger is no key of experiment=ablation, but of mode=fit"),
         ("trainer.precision=bf16-mixed", "leave out trainer.devices and trainer.precision"),
         ("seeds=[18446744073709551616]", "seed=18446744073709551616: must be between 0"),
         ("max_memory_gb=0.00001", "max_memory_gb="),

@@ -57,7 +57,7 @@ def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
     whole = ["crop_size=null", "rotations=4", "calibration=0", "hydra.run.dir=squeezed"]
     done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
     said = " ".join(done.out.split())
-    assert "Photos are squeezed (a patch is 4 x 5 of their pixels), so turned ones" in said
+    assert "Photos are squeezed up to 1.25:1 (" in said and ", so turned ones are distort" in said
     metrics = json.loads((here / "run/metrics.json").read_text())
     assert not any("squeezed" in note for note in metrics["notes"])
 
@@ -69,8 +69,8 @@ def test_long_photos_that_are_squeezed_to_squares_are_told(zygote, tmp_path):
         save_image(tmp_path / "data" / folder / "good" / f"{n}.png", (240, 60), seed=n)
     whole = ["image_size=[64,64]", "calibration=0", "hydra.run.dir=long"]
     done = run(zygote, tmp_path, *TINY, "crop_size=null", *whole)
-    said = "a patch is 7.5 x 30 of their pixels); image_size=[32,128] nearly keeps"
-    assert said in " ".join(done.out.split())
+    said = "fit with image_size=[32,128], which nearly keeps"
+    assert said in " ".join(done.out.split()) and "squeezed up to 4:1 (" in done.out
     # By these the pictures and the viewer undo it.
     metrics = json.loads((tmp_path / "long/metrics.json").read_text())
     assert metrics["stretch"] == 4.0 and metrics["map_colours"][0] < metrics["map_colours"][1]
@@ -79,7 +79,7 @@ def test_long_photos_that_are_squeezed_to_squares_are_told(zygote, tmp_path):
     advice = run(zygote, tmp_path, *TINY, "crop_size=null", "image_size=[32,128]", *whole[1:])
     assert "squeezed" not in advice.out
     cropped = run(zygote, tmp_path, *TINY, "crop_size=64", *whole)
-    assert "image_size=[32,128] crop_size=null nearly keeps" in " ".join(cropped.out.split())
+    assert "image_size=[32,128] crop_size=null, which" in " ".join(cropped.out.split())
     save_image(tmp_path / "data/train/good/9.png", (60, 60), seed=9)  # no stretch is right for both
     run(zygote, tmp_path, *TINY, "crop_size=null", *whole)
     assert json.loads((tmp_path / "long/metrics.json").read_text())["stretch"] == 1.0

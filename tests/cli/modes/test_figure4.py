@@ -67,6 +67,10 @@ def test_the_command_draws_and_records(here, zygote):
     assert {image["kind"] for image in found["images"]} == {"crack", "hole", "good"}
     assert any("weights are random" in note for note in found["notes"])
     assert not (here / "three" / "features").exists()
+    large = [*FIGURE4, "projs=[subset,jl]", "eps_unit=feature", "eps=10", "hydra.run.dir=large"]
+    assert zygote.run(large, here).code == 0
+    notes = json.loads((here / "large" / "figure4.json").read_text())["notes"]
+    assert sum("larger than it, so it decides" in note for note in notes) == 2
     # The same threshold and metrics as a run of its own.
     single = zygote.run([*TINY, "hydra.run.dir=single"], here)
     assert single.code == 0, single.err

@@ -14,7 +14,6 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import csv_text
 from padim_lit.viewer.content import build
-from padim_lit.visualization.overlay import boxed, caption_of, colours, contour, side_by_side
+from padim_lit.visualization.overlay import Heat, boxed, caption_of, colours, contour, side_by_side
 from padim_lit.visualization.panels import GAP
 
 FIT = [*TINY, "image_score=max"]
@@ -276,11 +275,11 @@ def test_an_archive_of_another_model_threshold_or_source_is_not_wiped(zygote, he
     before = {name: (folder / name).read_bytes() for name in names}
     own = json.loads(before["model.json"])["threshold"]
     for other, said in (
-        (["images=data/test/good"], "another source (data/test, now data/test/good); give"),
-        (["images=data/test", "threshold=3"], f"another threshold ({own:.9g}, now 3); give"),
+        (["images=data/test/good"], "(source is data/test there and data/test/good here); give"),
+        (["images=data/test", "threshold=3"], f"(threshold is {own} there and 3.0 here); give"),
         (
             ["images=data/train", "threshold=3"],
-            "now 3) and source (data/test, now data/train); give",
+            "and 3.0 here, source is data/test there and data/train here); give",
         ),
     ):
         result = predict(zygote, here, "archive", *other)
@@ -307,7 +306,10 @@ def test_a_model_is_known_by_its_content(zygote, here):
     save_detector(load_detector(model), Path(model))  # the same fit in other bytes
     other = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
     result = predict(zygote, here, "deploy", *args)
-    assert result.code == 1 and f"another model ({sha256}, now {other}); give" in result.err
+    assert (
+        result.code == 1
+        and f"(model_sha256 is {sha256} there and {other} here); give" in result.err
+    )
     assert "delete the folder, and with it these scores" in result.err
 
 
@@ -351,6 +353,27 @@ def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
     (tmp_path / "2.png").write_bytes(b"x")
     result = predict(zygote, here, "worse", f"images={tmp_path}")
     assert result.code == 1 and "none of 4 files" in result.err
+
+
+@pytest.mark.parametrize("watching", [False, True])
+def test_what_is_not_seen_of_photos_is_told_once(zygote, here, tmp_path, watching):
+    inbox = tmp_path / "inbox"
+    for n in range(2):
+        save_image(inbox / f"{n}.png", size=(500, 50), seed=n)
+        Image.new("L", (64, 64)).save(
+            inbox / f"pages{n}.tif", save_all=True, append_images=[Image.new("L", (64, 64), 9)]
+        )
+    more = [*watch("watch_idle=0.3"), f"images={inbox}"] if watching else [f"images={inbox}"]
+    result = predict(zygote, here, f"not_seen_{watching}", *more)
+    said = " ".join((result.out + result.err).split())
+    assert result.code == 0 and said.count("The model sees") == 1, said
+    assert said.count("several pages") == 1
+    crop, pages = json.loads((here / f"not_seen_{watching}/predict.json").read_text())["notes"]
+    assert crop.startswith(f"The model sees as little as 10% of an image ({inbox}/")
+    assert (
+        pages == f"{inbox}/pages0.tif and 1 other have several pages or frames; the first is read."
+    )
+    assert watching or (crop in said and pages in said)  # a watch tells it with the first
 
 
 @long_table(
@@ -427,6 +450,26 @@ def test_a_watch_that_goes_on_counts_what_it_skipped_apart(zygote, here, tmp_pat
     assert "1 file that cannot be read; predictions.jsonl says which" in again.out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links take rights there")
+def test_a_watch_tells_of_links_that_lead_nowhere_until_their_files_arrive(zygote, here, tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    stored = [save_image(tmp_path / f"{n}.png", seed=n) for n in range(2)]
+    (inbox / "there.png").symlink_to(stored[0])
+    (inbox / "late.png").symlink_to(stored[1])
+    args = [*PREDICT, *watch("watch_idle=0.3")[1:], f"images={inbox}", "hydra.run.dir=links"]
+    stored[1].rename(tmp_path / "away")
+    first = zygote.run(args, here)
+    assert first.code == 0 and "scored   1 image" in first.out, first.err
+    assert "1 file that cannot be read" in first.out and "No such file" in first.out + first.err
+    (tmp_path / "away").rename(stored[1])
+    stored[0].unlink()  # which was scored
+    again = zygote.run(args, here)
+    assert again.code == 0 and "scored   2 images" in again.out and "No such file" not in again.out
+    found = [(Path(line["path"]).name, "error" in line) for line in lines(here / "links")]
+    assert found == [("there.png", False), ("late.png", True), ("late.png", False)]
+
+
 def wait_for(file: Path, count: int, process: Running) -> None:
     end = time.monotonic() + TIMEOUT
     while not (file.exists() and file.read_bytes().count(b"\n") >= count):
@@ -435,49 +478,25 @@ def wait_for(file: Path, count: int, process: Running) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("error", [False, True], ids=["scored", "unreadable"])
-def test_ctrl_c_waits_for_the_lines_and_the_count_of_an_image(tmp_path, monkeypatch, error):
-    """Between them it left lines of one image more than were counted."""
-    # A suite that a shell runs in the background has Ctrl-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    write, seen = ScoredFiles._write, []
-
-    def interrupted(self: ScoredFiles, path: Path, line: str) -> None:
-        write(self, path, line)
-        if not seen:
-            seen.append(path)
-            signal.raise_signal(signal.SIGINT)
-
-    scored, version = ScoredFiles(tmp_path, {}, resume=True), Version("a.png", 10, 0)
-    run = mode.PredictRun.__new__(mode.PredictRun)
-    run.settings, run.scored = SimpleNamespace(watch=True), scored
-    monkeypatch.setattr(ScoredFiles, "_write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        if error:
-            run.refuse(version, InputError("no image"))
-        else:
-            run.record(version, {"score": 4.5, "p_value": 0.1, "decision": "good"})
-    scored.close()
-    assert seen and lines(tmp_path)
-    assert scored.counts.total() == 1
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
-
-
-def test_a_second_ctrl_c_does_not_wait_and_an_ignored_one_stays_ignored():
-    """A disk may hang; and what a shell runs in the background has Ctrl-C ignored."""
-    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_the_first_ctrl_c_waits_a_second_does_not_and_an_ignored_one_stays_ignored():
+    """An image's lines and its count stay together; a disk may hang; shells ignore it for jobs."""
+    ours = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(which, signal.default_int_handler) for which in ours]
     try:
-        with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            done.append("too late")
+        for which in ours:
+            stopped = mode._stop_signal()
+            assert not stopped.is_set()
+            signal.raise_signal(which)
+            assert stopped.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(which)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with mode._uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+        stopped = mode._stop_signal()
+        signal.raise_signal(signal.SIGINT)
+        assert not stopped.is_set()
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert not done
+        for which, handler in zip(ours, before, strict=True):
+            signal.signal(which, handler)
 
 
 @pytest.mark.slow
@@ -524,7 +543,7 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert len(lines(here / "line")) == 42
     # Other decisions do not mix into the same files.
     result = zygote.run([*PREDICT, *args, "threshold=3"], here)
-    assert result.code == 1 and "another threshold (" in result.err
+    assert result.code == 1 and "(threshold is " in result.err
     assert len(lines(here / "line")) == 42
 
 
@@ -638,7 +657,9 @@ def test_another_light_is_said_at_the_end_and_in_the_log(zygote, here, tmp_path)
     def told(name: str, images: Path) -> str:
         result = predict(zygote, here, name, f"images={images}", "overlays=none")
         assert result.code == 0, result.err
-        (said,) = json.loads((here / name / "predict.json").read_text())["notes"] or [""]
+        crop, *more = json.loads((here / name / "predict.json").read_text())["notes"]
+        assert crop.startswith("The model sees 80% of an image")
+        (said,) = more or [""]
         assert build([here / name])["scored"][0]["notes"] == ([said] if said else [])
         for text in (result.out + result.err, (here / name / "run.log").read_text()):
             assert " ".join(text.split()).count("good photos that the model knows") == bool(said)
@@ -656,12 +677,13 @@ def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monk
     inbox = tmp_path / "inbox"
     shutil.copytree(here / "data/train/good", inbox)
     settings = watching(monkeypatch, inbox, overlays="none")
-    assert mode.run(settings, tmp_path / "scored")["notes"] == [] == caplog.messages
+    assert mode.run(settings, tmp_path / "scored")["notes"] == caplog.messages
+    assert len(caplog.messages) == 1 and "The model sees 80%" in caplog.text  # by its crop
     for path in dimmed(tmp_path / "light", 30).iterdir():
         path.rename(inbox / f"later_{path.name}")
     for again in (1, 0):  # going on it knows the last ones, and nothing new comes
         caplog.clear()
-        (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+        *_, end = mode.run(settings, tmp_path / "scored")["notes"]
         assert end.startswith("20 of the last 20 photos score above")
         (*first, last) = [text for text in caplog.messages if "the good photos" in text]
         assert last == end and len(first) == again
@@ -671,7 +693,7 @@ def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monk
     for path in dimmed(tmp_path / "dark", 15).iterdir():
         path.rename(inbox / f"new_{path.name}")
     caplog.clear()
-    (end,) = mode.run(settings, tmp_path / "scored")["notes"]
+    *_, end = mode.run(settings, tmp_path / "scored")["notes"]
     told = [text for text in caplog.messages if "the good photos" in text]
     assert [text.partition(" photos")[0] for text in told] == [
         "11 of the last 20", "15 of the last 20",
@@ -753,7 +775,7 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
 
 
-def test_damaged_lines_cost_no_others_and_are_kept(tmp_path, caplog):
+def test_damaged_lines_cost_no_others(tmp_path, caplog):
     def add(log, name):
         log.add(Version(name, 1, 0), {"score": 1.0, "p_value": None, "decision": "good"})
 
@@ -763,18 +785,16 @@ def test_damaged_lines_cost_no_others_and_are_kept(tmp_path, caplog):
     log.close()
     first, second, third, last = file.read_bytes().splitlines(keepends=True)
     strange = b'{"path": ["b"], "size": 1, "mtime_ns": 0, "error": ""}\n'
-    for number, other in enumerate((bytes(len(second)), b"{}\n", b"[]\n", strange)):
+    for other in (bytes(len(second)), b"{}\n", b"[]\n", strange):
         ended = other.endswith(b"\n")  # else the next line is lost with it
-        file.write_bytes(broken := first + other + third + last + b'{"path": "e')
+        file.write_bytes(first + other + third + last + b'{"path": "e')
         caplog.clear()
         log = ScoredFiles(tmp_path, {}, resume=True)
         kept = [first, *[third] * ended, last]
         assert file.read_bytes() == b"".join(kept) and log.counts == {"good": len(kept)}
         assert [*log.done] == ["a", *"c" * ended, "d"] == [row["path"] for row in rows(tmp_path)]
-        beside = tmp_path / f"predictions.jsonl.damaged{number or ''}"
-        assert beside.read_bytes() == broken
         (said,) = caplog.messages
-        assert f"{file}: line 2 cannot be read" in said and f"{beside} is the file" in said
+        assert f"{file}: 1 line(s), the first 2, could not be read" in said
         log.close()
     add(log := ScoredFiles(tmp_path, {}, resume=True), "b")
     log.close()
@@ -855,7 +875,7 @@ def test_an_overlay_shows_the_contour(tmp_path):
     assert caption == ["Prüf ×.png", "score 2.00, threshold 1.00: defective"]
 
     def drawn(**more):
-        png = side_by_side(image, map, view, (0, 2), 1.0, caption, **more)
+        png = side_by_side(image, Heat(map, view, (0, 2), 1.0, **more), caption)
         whole = pixels(io.BytesIO(png))
         assert whole.shape[0] > 160 and (whole[:150, :150] == 100).all()
         return whole[:150, 150 + GAP :][:, :150]
