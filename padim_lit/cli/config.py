@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
 CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
 #: Keys of a config that hold what a class is made with.
-GROUPS = ("backbone", "proj", "density", "data")
+OF_CLASSES = ("backbone", "proj", "density", "data")
 _PREFIX = "class/"
 #: Values that were taken from the environment → how they were asked for.
 _taken: dict[str, str] = {}
@@ -125,7 +125,7 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     """
     plain = OmegaConf.to_container(config)
     require_targets(plain)
-    for key in (*GROUPS, "trainer", "logger"):
+    for key in (*OF_CLASSES, "trainer", "logger"):
         given = plain.get(key)
         if not isinstance(given, dict) and given not in (None, "???"):
             raise InputError(
@@ -147,7 +147,7 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                 f"{key}={value}: mode={kind.mode} does not use it; leave it out{other}"
             )
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
-    for group in GROUPS:
+    for group in OF_CLASSES:
         node = full.get(group)
         if isinstance(node, DictConfig):
             if node.get("_target_") is None:

@@ -14,7 +14,7 @@ from padim_lit.system.console import count, percent
 SQUEEZED_MUCH = 2.0
 # Above 1 by so much, turned photos are distorted.
 SQUEEZED_FROM = 0.05
-# Files whose headers are read, at most.
+# Files whose headers are read, and sizes that are counted, at most.
 MEASURED_PHOTOS = 2000
 
 
@@ -38,13 +38,15 @@ class Sight:
     paged: int = 0
     first: str = ""
     _told: set[int] = field(default_factory=set, init=False)
+    _changed: bool = field(default=False, init=False)
 
     def add(self, name: str, size: tuple[int, int], paged: bool = False) -> None:
         """Count a photo of `size` (h, w)."""
-        self.photos.setdefault(size, name)
+        if size not in self.photos and len(self.photos) < MEASURED_PHOTOS:
+            self.photos[size], self._changed = name, True
         if paged:
             self.first = self.first or name
-            self.paged += 1
+            self.paged, self._changed = self.paged + 1, True
 
     def look(self, paths: Sequence[Path]) -> None:
         """Count the photos in files, or so many of them; raise InputError for one without size."""
@@ -62,7 +64,9 @@ class Sight:
 
     def news(self) -> list[str]:
         """Return the notes for reasons that were not told before."""
-        found = {i: note for i, note in enumerate(self._kinds()) if note and i not in self._told}
+        kinds = self._kinds() if self._changed else []  # most photos are of a known size
+        found = {i: note for i, note in enumerate(kinds) if note and i not in self._told}
+        self._changed = False
         self._told |= found.keys()
         return list(found.values())
 

@@ -5,7 +5,6 @@ on all (remaining) images gives, up to rounding.
 """
 
 import logging
-import math
 from collections.abc import Iterator
 
 import torch
@@ -138,8 +137,8 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
         if twice := digests.shared(ours.digests, state.digests):
             raise InputError(
                 f"{what}: {twice} of {len(state.digests)} images are in the checkpoint already; "
-                "repeats=count counts them twice; mode=update leaves them out with repeats=skip; "
-                "for a merge mode=remove takes them out of one, and repeats=count merges it then"
+                "repeats=count counts them twice; for a merge mode=remove takes them out of "
+                "one, and repeats=count merges it then"
             )
     _set_state(detector, ours.merge(state), what)
 
@@ -195,8 +194,8 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
             "fit again without these images"
         )
     _set_state(detector, rest, what)
-    worst = max(errors)  # of a squared distance, as the scatter is of squares
-    return worst / (1 + math.sqrt(max(0, 1 - worst)))  # 1 − √(1 − worst), about half of it
+    # Of a squared distance: of a distance half of it, to which `Both`'s scale may add as much.
+    return max(errors)
 
 
 def _set_state(detector: Detector, state: FitState, what: str) -> None:

@@ -175,7 +175,10 @@ class ScoredFiles:
             whole += len(line)
             try:
                 row = dict(json.loads(line))
-                cells = None if "error" in row else {column: row.get(column) for column in COLUMNS}
+                cells = None
+                if "error" not in row:  # of what else a line has not all is in each
+                    cells = dict.fromkeys(COLUMNS) | {key: row[key] for key in COLUMNS[:4]}
+                    cells |= {key: row[key] for key in COLUMNS[4:] if key in row}
                 self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
             except _DAMAGED:
                 damaged.add(number)

@@ -175,7 +175,7 @@ class Backbone(nn.Module):
     def require_images(self, images: Tensor, image_shape: tuple[int, int]) -> None:
         """Raise InputError unless `images` are (B,3,h,w) of that shape, with values in [0, 1]."""
         shape, (h, w) = tuple(images.shape), image_shape
-        right = shape == (len(images), 3, h, w) and len(images) and images.is_floating_point()
+        right = shape[1:] == (3, h, w) and shape[0] and images.is_floating_point()
         # One wait for a GPU.
         low, high = torch.stack(images.aminmax()).tolist() if right else (-math.inf, math.inf)
         if low < -ROUNDING or high > 1 + ROUNDING:

@@ -291,7 +291,7 @@ def _legend(figure: Figure, note: str) -> None:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
-    names = sorted(entries, key=order)  # what is no projection comes last
+    names = sorted(entries, key=order)  # what is none of ours comes last
     # About 15 letters an inch, ten of them for the line in front of a name.
     fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
     columns = max(1, min(len(names), fit))

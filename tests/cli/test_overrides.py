@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from padim_lit.cli import start, targets
 from padim_lit.cli.build import alone
+from padim_lit.cli.config import CONF
 from padim_lit.cli.main import prepare
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.overrides import as_typed, folders, read_overrides
+from padim_lit.cli.overrides import GROUPS, as_typed, folders, read_overrides
 from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError
 from padim_lit.version import __version__
@@ -200,3 +201,9 @@ def test_what_watches_goes_on_in_one_folder(text):
 def test_what_does_not_watch_has_a_folder_of_its_own(text):
     words = read_overrides(["mode=predict", f"watch={text}"])
     assert not any(word.startswith("hydra.run.dir") for word in folders(words))
+
+
+def test_groups_are_the_folders_of_conf():
+    """Of another, GROUP=7 would be Hydra's traceback."""
+    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert set(GROUPS) == folders - {"hydra"}

@@ -5,11 +5,11 @@ import logging
 import re
 import signal
 import time
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePath
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         work = PredictRun(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
-            work.watch()
+            with _signals() as stopped:
+                work.watch(stopped)
         else:
             work.score(files)
     seconds = time.perf_counter() - start
@@ -201,8 +202,8 @@ class PredictRun:
                 self.keep(Version.of(seen.path), seen, prediction)
                 bar.advance(task)
 
-    def watch(self) -> None:
-        """Score what comes, until Ctrl-C, SIGTERM or `watch_idle` seconds without."""
+    def watch(self, stopped: Collection[int]) -> None:
+        """Score what comes, until `stopped` holds a signal or for `watch_idle` seconds nothing."""
         settings, done = self.settings, self.scored.done
         folder, idle = typed_path(settings.images), settings.watch_idle
 
@@ -211,12 +212,11 @@ class PredictRun:
 
         watcher = Watcher(folder, settings.watch_settle, known)
         pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
-        stopped = _stop_signal()
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
         last = time.monotonic()
-        while not stopped.is_set():
-            for version, rest in takewhile(lambda _: not stopped.is_set(), rested):
+        while not stopped:
+            for version, rest in takewhile(lambda _: not stopped, rested):
                 if line := self.try_one(version, rest):
                     last = time.monotonic()
                     print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
@@ -235,7 +235,7 @@ class PredictRun:
                     log.warning("%s; what comes is scored when it is back", told(error))
                 rested, outage = [], InputError(told(error))
             # Looking is to take half of the time at most.
-            stopped.wait(max(pause, time.monotonic() - start))
+            time.sleep(max(pause, time.monotonic() - start))
         print_line("stopped; the same command goes on")
 
     def try_one(self, version: Version, rest: float) -> str | None:
@@ -347,22 +347,26 @@ class PredictRun:
                 self.warned = False
 
 
-def _stop_signal() -> Event:
-    """Return what the first Ctrl-C or SIGTERM sets; a second one ends the process at once.
+@contextmanager
+def _signals() -> Iterator[Collection[int]]:
+    """Hold the first Ctrl-C or SIGTERM back, for the block to look at; a second one ends it.
 
     So what a stopped watch has written and what it has counted are of the same images. Services and
     containers are ended by SIGTERM. What is ignored, as Ctrl-C in a shell's background, stays so.
     """
-    stopped = Event()
+    came: list[int] = []
 
-    def stop(number: int, _: Any) -> None:
-        stopped.set()
+    def stop(number: int, _: Any) -> None:  # takes no lock, which the block may hold
+        came.append(number)
         signal.signal(number, signal.default_int_handler)
 
-    for which in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(which) is not signal.SIG_IGN:
-            signal.signal(which, stop)
-    return stopped
+    ours = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {which: signal.signal(which, stop) for which in ours}
+    try:
+        yield came
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def _stem(path: str, which: Version | str) -> str:

@@ -479,24 +479,50 @@ def wait_for(file: Path, count: int, process: Running) -> None:
 
 
 def test_the_first_ctrl_c_waits_a_second_does_not_and_an_ignored_one_stays_ignored():
-    """An image's lines and its count stay together; a disk may hang; shells ignore it for jobs."""
+    """A disk may hang; and what a shell runs in the background has Ctrl-C ignored."""
     ours = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(which, signal.default_int_handler) for which in ours]
     try:
         for which in ours:
-            stopped = mode._stop_signal()
-            assert not stopped.is_set()
-            signal.raise_signal(which)
-            assert stopped.is_set()
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt), mode._signals() as stopped:
+                assert not stopped
                 signal.raise_signal(which)
+                assert stopped
+                signal.raise_signal(which)
+            assert signal.getsignal(which) is signal.default_int_handler
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stopped = mode._stop_signal()
-        signal.raise_signal(signal.SIGINT)
-        assert not stopped.is_set()
+        with mode._signals() as stopped:
+            signal.raise_signal(signal.SIGINT)
+            assert not stopped
     finally:
         for which, handler in zip(ours, before, strict=True):
             signal.signal(which, handler)
+
+
+def test_ctrl_c_waits_for_the_lines_and_the_count_of_one_image(here, tmp_path, monkeypatch):
+    """Between them it left lines of one image more than were counted."""
+    monkeypatch.chdir(here)
+    for n in range(2):
+        save_image(tmp_path / "inbox" / f"{n}.png", seed=n)
+    # A suite that a shell runs in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    write = ScoredFiles._write
+
+    def interrupted(self: ScoredFiles, path: Path, line: str) -> None:
+        write(self, path, line)
+        if not came:
+            came.append(path)
+            signal.raise_signal(signal.SIGINT)
+
+    came: list[Path] = []
+    monkeypatch.setattr(ScoredFiles, "_write", interrupted)
+    try:
+        settings = replace(watching(monkeypatch, tmp_path / "inbox"), watch_idle=None)
+        found = mode.run(settings, tmp_path / "scored")
+    finally:
+        assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert came and found["images"] == len(lines(tmp_path / "scored")) == 1
+    assert len(rows(tmp_path / "scored")) == 1
 
 
 @pytest.mark.slow
@@ -785,7 +811,8 @@ def test_damaged_lines_cost_no_others(tmp_path, caplog):
     log.close()
     first, second, third, last = file.read_bytes().splitlines(keepends=True)
     strange = b'{"path": ["b"], "size": 1, "mtime_ns": 0, "error": ""}\n'
-    for other in (bytes(len(second)), b"{}\n", b"[]\n", strange):
+    cut = b'{"path": "b", "size": 1, "mtime_ns": 0}\n'
+    for other in (bytes(len(second)), b"{}\n", b"[]\n", strange, cut):
         ended = other.endswith(b"\n")  # else the next line is lost with it
         file.write_bytes(first + other + third + last + b'{"path": "e')
         caplog.clear()
