@@ -1,14 +1,19 @@
-"""On a GPU: what the CPU gives, and the same again."""
+"""On a GPU: what the CPU gives, and the same again.
+
+Where there is no GPU one is pretended, so that these tests run everywhere.
+"""
 
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from _helpers.fits import fit_on_images
+from _helpers.pretended_gpu import pretended_gpu
 from _helpers.trees import build_tree
 
 import padim_lit
@@ -19,7 +24,7 @@ from padim_lit.deploy.explanation import explain
 from padim_lit.model.warm_up import learn
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU = torch.cuda.is_available()
 
 K, D = 12, 20
 # Of float32 sums in another order; the backbone's convolutions are in float32 here.
@@ -27,9 +32,10 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def without_tf32():
+def a_gpu():
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    yield
+    with nullcontext() if GPU else pretended_gpu():
+        yield
     torch.backends.cudnn.allow_tf32 = allowed
 
 
@@ -65,6 +71,22 @@ def pair(request):
     kind, rotations = request.param
     on_cpu = fitted(kind, "cpu", rotations=rotations)
     return on_cpu, fitted(kind, "cuda", on_cpu, rotations=rotations)
+
+
+def test_what_a_gpu_refuses_is_refused():
+    x, generator = torch.ones(2), torch.Generator()
+    for refused in (
+        lambda: x + x.cuda(),
+        lambda: x[x.cuda() > 0],
+        lambda: torch.cat([x.cuda(), x]),
+        lambda: x.cuda().numpy(),
+        lambda: np.asarray(x.cuda()),
+        lambda: torch.rand(2, device="cuda", generator=generator),
+    ):
+        with pytest.raises((RuntimeError, TypeError)):
+            refused()
+    assert (x.cuda() + torch.tensor(1.0)).device.type == "cuda"
+    assert torch.zeros_like(x.cuda(), device="cpu").device.type == "cpu"
 
 
 def test_scores_and_maps_are_the_cpus(pair):
@@ -144,6 +166,7 @@ FIT = ["dim=8"]
 ABLATION = ["-m", "experiment=ablation", "dims=[8]", "seeds=[0]"]
 
 
+@pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("words", [FIT, ABLATION], ids=["fit", "ablation"])
 def test_the_command_runs_there(tmp_path, words):
     build_tree(tmp_path / "parts", train=9, test={"good": 5, "crack": 4})
