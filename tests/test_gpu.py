@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,14 @@ from _helpers.trees import build_tree
 import padim_lit
 from padim_lit import JL, Backbone, Both, Detector, Fisher, Mixture, PerPosition
 from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.data import Folder
 from padim_lit.deploy import left_out
+from padim_lit.deploy.combine import add_images, gather, remove_images
 from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.over_images import Loop
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.warm_up import learn
+from padim_lit.sweep.ablation import Ablation, ProjectionRun
 
 ROOT = Path(__file__).parents[1]
 GPU = torch.cuda.is_available()
@@ -142,6 +149,50 @@ def test_thresholds_come_from_the_same_scores(pair, formula, monkeypatch):
         batch = {"image": images(20).to(device), "path": [str(i) for i in range(20)]}
         measured.append(left_out.measure(one, [batch]))
     torch.testing.assert_close(measured[1].scores, measured[0].scores, **CLOSE)
+
+
+def test_a_threshold_of_what_is_learnt_anew_is_the_cpus():
+    samples = [{"image": x, "path": str(i)} for i, x in enumerate(images(20))]
+    on_cpu, on_gpu = (
+        left_out.measure_training(fitted(Both, x), samples, 20, Loop(torch.device(x), 8)).scores
+        for x in ("cpu", "cuda")
+    )
+    assert on_gpu.shape == (20,) and on_gpu.isfinite().all()
+    if not GPU:  # where k-means rounds otherwise
+        torch.testing.assert_close(on_gpu, on_cpu, **CLOSE)
+
+
+def test_images_are_added_and_taken_out_there(pair):
+    x = images(6, seed=2)
+    digests = torch.randint(256, (26, 16), dtype=torch.uint8)
+    scores = []
+    for one in map(deepcopy, pair):
+        there = x.to(one.mean.device)
+        one.set_state(replace(one.fit_state, digests=digests[6:]))
+        added = gather(one, [{"image": x, "digest": digests[:6]}])
+        add_images(one, added, "refuse", "them")
+        scores.append(one(there)[0].cpu())
+        remove_images(one, added, "them")
+        scores.append(one(there)[0].cpu())
+    torch.testing.assert_close(scores[2:], scores[:2], **CLOSE)
+    assert (scores[0] < scores[1]).all()  # what is known scores lower
+
+
+def test_an_ablation_is_the_cpus(tmp_path):
+    build_tree(tmp_path, train=9, test={"good": 5, "crack": 4})
+    data = Folder(tmp_path, image_size=64, crop_size=64, batch_size=4)
+    found = []
+    for device in ("cpu", "cuda"):
+        backbone = Backbone("test_resnet", weights="random").to(device)
+        with torch.inference_mode():
+            ablation = Ablation(backbone, data, tmp_path, None, 4.0, PerPosition, Ridge(0.01))
+            run = ProjectionRun("fisher", (0,), (4, 8))
+            drawn = run.draw(backbone.embedding_dim)
+            bands = [range(0, 8), range(8, ablation.grid[0])]
+            found.append(ablation.measure(run, drawn, bands).scores)
+            ablation.close()
+    for name, scores in found[0].items():
+        np.testing.assert_allclose(found[1][name], scores, rtol=1e-3)
 
 
 def test_an_explanation_is_the_cpus(pair):

@@ -140,7 +140,7 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
                 "repeats=count counts them twice; for a merge mode=remove takes them out of "
                 "one, and repeats=count merges it then"
             )
-    _set_state(detector, ours.merge(state), what)
+    _set_state(detector, ours.merge(_beside(detector, state)), what)
 
 
 def remove_images(detector: Detector, state: FitState, what: str) -> float:
@@ -182,7 +182,8 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
             f"{what}: {strangers or 'some'} of {len(gone)} images are not in the checkpoint (or "
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
-    rest = whole.subtract(state, left, detector.density.empty_means(detector.positions))
+    empty = detector.density.empty_means(detector.positions)
+    rest = whole.subtract(_beside(detector, state), left, empty)
     found: list[tuple[float, int]] = []
     for part, some in detector.density.parts(detector.positions):
         ridge = part.shrinking(detector.ridge)
@@ -196,6 +197,10 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
     _set_state(detector, rest, what)
     # Of a squared distance: of a distance half of it, to which `Both`'s scale may add as much.
     return max(errors)
+
+
+def _beside(detector: Detector, state: FitState) -> FitState:
+    return state.map(lambda x: x.to(detector.mean.device))
 
 
 def _set_state(detector: Detector, state: FitState, what: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -28,14 +29,14 @@ class OnGPU(Tensor):
 def there(x: Any) -> Any:
     if not isinstance(x, Tensor):
         return x
-    with torch._C.DisableTorchFunction():
+    with torch._C.DisableTorchFunction(), torch.no_grad():
         return x.as_subclass(OnGPU)
 
 
 def here(x: Any) -> Any:
     if not isinstance(x, OnGPU):
         return x
-    with torch._C.DisableTorchFunction():
+    with torch._C.DisableTorchFunction(), torch.no_grad():
         return x.as_subclass(Tensor)
 
 
@@ -51,6 +52,8 @@ class Pretend(TorchFunctionMode):
             return False  # so a Module that moves makes its parameters anew
         if name in ("to", "cpu", "cuda") and tensors:
             return moved(name, *args, **kwargs)
+        if name == "__deepcopy__":
+            return copied(*args)
         device = torch.device(kwargs.get("device") or (GPU if on_gpu else "cpu"))
         if name in ("numpy", "__array__") and on_gpu:
             raise TypeError("can't convert a tensor on a GPU to NumPy")
@@ -86,11 +89,17 @@ def moved(name: str, x: Tensor, *words: Any, **named: Any) -> Tensor:
     return there(found) if target.type == GPU.type else found
 
 
+def copied(x: Tensor, known: dict[int, Any]) -> Tensor:
+    found = there(here(x).clone()) if isinstance(x, OnGPU) else x.clone()
+    known[id(x)] = Parameter(found, x.requires_grad) if isinstance(x, Parameter) else found
+    return known[id(x)]
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, Pretend():
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "mem_get_info", lambda device: (2**37, 2**37))
-        for name in ("memory_reserved", "memory_allocated"):
+        for name in ("memory_reserved", "memory_allocated", "synchronize"):
             patch.setattr(torch.cuda, name, lambda device: 0)
         yield
