@@ -91,7 +91,7 @@ def _unknown(key: str, kind: type) -> str:
         of_fits = all(issubclass(reader, Embedding) for reader in readers.values())
         fixed = of_fits and not issubclass(kind, Embedding)
         stays = ": what a model was fitted with stays; fit again to change it" if fixed else ""
-        todo = " ".join(meant) or f"leave it out{stays}"
+        todo = " ".join(meant) or f"type one of these, or leave it out{stays}"
         return f"{key} is no key of mode={kind.mode}, but of {', '.join(readers)}; {todo}"
     return " ".join([f"unknown key {key};", *meant, f"known here: {', '.join(known)}"])
 
