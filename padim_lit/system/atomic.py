@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from padim_lit.errors import InputError, refusing
 
 _WINDOWS = os.name == "nt"
-_NAME = re.compile(r"\.padim_lit-[0-9a-f]{16}\.tmp(\.d)?")  # .d: once a folder's
+_NAME = re.compile(r"\.padim_lit-[0-9a-f]{16}\.tmp")
 _OLD = 24 * 3600.0  # seconds
 _MARKER = Path(".hydra") / "padim_lit"
 _LOCK = Path(".hydra") / "padim_lit.lock"

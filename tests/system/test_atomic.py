@@ -96,17 +96,6 @@ def test_what_a_killed_writer_left_goes_after_a_day(tmp_path, writer, how):
     assert left_after(25) == []
 
 
-def test_a_remnant_of_an_earlier_version_goes(tmp_path):
-    """A folder had a file beside it."""
-    (tmp_path / (name := f".padim_lit-{'1' * 16}.tmp")).touch()
-    (folder := tmp_path / f"{name}.d").mkdir()
-    (folder / "part").touch()
-    for path in (folder, tmp_path / name):
-        os.utime(path, (0, 0))
-    remove_remnants(tmp_path)
-    assert names(tmp_path) == []
-
-
 def test_windows_removes_an_old_remnant_though_it_keeps_open_files(tmp_path, monkeypatch):
     windows.keep_open_files(monkeypatch)
     for name in (f".padim_lit-{'1' * 16}.tmp", "kept"):
