@@ -1,6 +1,5 @@
 """What mode=fit makes of its results: pictures, files, a tracker's run, a printed summary."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,10 +78,7 @@ def report(
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     write_text(paths["config"], text)
     if not settings.ckpt:
-        # The card tells how many of the test images that count show each defect.
-        counted = [p for p in sorted(predictions) if data.test_items[p.index].count_image]
-        bad = Counter(p.kind for p in counted if p.label)
-        text = model_card(detector, results[checkpoint_format.SHA256], results, bad)
+        text = model_card(detector, results[checkpoint_format.SHA256], results)
         write_text(folder / "model_card.md", text)
     # Last: a folder with metrics.json is complete.
     write_json(paths["metrics"], results)

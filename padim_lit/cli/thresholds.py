@@ -20,15 +20,16 @@ def at_threshold(
     rate: float | None, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
     """Return metrics.json's keys on thresholds: the run's own, what it finds, and some others."""
+    counted = [p for p in predictions if data.test_items[p.index].count_image]
+    bad = [p.score for p in counted if p.label]
     if detector.calibration is None:
-        return {}
+        return {"test/kinds": _kinds(None, counted)}
     calibration = recalibrate(detector.calibration, rate)
     scores, (low, high) = calibration.scores, calibration.interval or (None, None)
-    counted = [p for p in predictions if data.test_items[p.index].count_image]
     good = [p.score for p in counted if not p.label]
     parts = len({data.test_items[p.index].part for p in counted if not p.label})
-    bad = [p.score for p in counted if p.label]
     found = {
+        "test/kinds": _kinds(calibration.threshold, counted),
         "threshold": calibration.threshold,
         "threshold_method": calibration.method,
         "threshold_why": calibration.why,
@@ -50,6 +51,18 @@ def at_threshold(
         for each, threshold in choices
     ]
     return found
+
+
+def _kinds(threshold: float | None, counted: Iterable[TestScore]) -> list[dict[str, Any]]:
+    """Return for each kind of defect how many images there are, and how many are missed."""
+    scores: dict[str, list[float]] = {}
+    for p in sorted(counted):
+        if p.label:
+            scores.setdefault(p.kind, []).append(p.score)
+    return [
+        {"kind": kind, "images": len(those), "misses": _wrong(threshold, [], those)["misses"]}
+        for kind, those in scores.items()
+    ]
 
 
 def _wrong(

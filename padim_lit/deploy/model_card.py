@@ -18,7 +18,6 @@ def model_card(
     detector: Detector,
     sha256: str | None = None,
     tested: Mapping[str, Any] | None = None,
-    kinds: Mapping[str, int] | None = None,
 ) -> str:
     """Return the model card of a fitted detector, in Markdown.
 
@@ -26,7 +25,6 @@ def model_card(
         detector: fitted.
         sha256: of its file, see `padim_lit.checkpoint.format.sha256_of`.
         tested: the content of metrics.json of its test; None where it was not tested.
-        kinds: of the test's defects, with the number of images of each; None: not known.
 
     >>> model_card(detector).splitlines()[0]
     '# padim_lit model: unknown data'
@@ -57,8 +55,8 @@ def model_card(
         "## Model\n\n" + _table(model),
         *([f"## Changes since the fit\n\n{_steps(history)}"] if history else []),
         f"## Decision\n\n{decision}",
-        f"## Test\n\n{_test(tested, kinds)}",
-        "## Not tested\n\n" + "\n".join(f"- {line}" for line in _limits(detector, tested, kinds)),
+        f"## Test\n\n{_test(tested)}",
+        "## Not tested\n\n" + "\n".join(f"- {line}" for line in _limits(detector, tested)),
     ]
     if tested and tested.get("notes"):
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in tested["notes"]))
@@ -76,19 +74,22 @@ def is_card_of(text: str, sha256: str | None) -> bool:
     return f"| {SHA256} | {sha256} |" in text.splitlines()
 
 
-def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> str:
+def _test(tested: Mapping[str, Any] | None) -> str:
     if not tested:
         return "It was not tested."
     good, bad = tested["data/test_good"], tested["data/test_defective"]
     lines = [f"On {good} good and {bad} defective images of {tested['data']}."]
-    if kinds:
-        lines[0] += f" Kinds: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}."
+    if kinds := tested["test/kinds"]:
+        lines[0] += f" Kinds: {', '.join('{kind} ({images})'.format(**one) for one in kinds)}."
     if tested.get("test/false_alarms") is not None:
         alarms, misses = tested["test/false_alarms"], tested["test/misses"]
         lines.append(
             f"At the threshold {alarms} of {good} good images are called defective, and {misses} "
             f"of {bad} defective ones are missed."
         )
+        if len(kinds) > 1:
+            each = (f"{one['misses']} of {one['images']} {one['kind']}" for one in kinds)
+            lines[-1] += f" By kind: {', '.join(each)}."
     part = of_defective(tested)
     found = {
         f"{name}, {part}" if part and "pixel" in name else name: f"{tested[key]:.4f}"
@@ -110,15 +111,13 @@ def _steps(history: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
-def _limits(
-    detector: Detector, tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None
-) -> Iterable[str]:
+def _limits(detector: Detector, tested: Mapping[str, Any] | None) -> Iterable[str]:
     yield "Other parts, cameras, lenses, light and positions than those of the images above."
     if not tested:
         yield "Any defect, and any good image that was not in the fit."
     elif not tested["data/test_defective"]:
         yield "Any defect: the test set has none."
-    elif kinds:
+    else:
         yield "Other kinds of defects than those above."
     if tested and tested.get("data/test_planted"):
         yield "Real defects' places: pixel metrics count planted, synthetic defects."

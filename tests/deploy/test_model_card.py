@@ -1,6 +1,8 @@
 """The card beside a checkpoint: what the model is, decides, was tested on, and was not."""
 
+import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,14 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
     assert f"By threshold {found['threshold']:.4g}, which about 20.00% of good images" in card
     assert "On 4 good and 5 defective images of folder/data. Kinds: crack (3), hole|x (2)." in card
     assert f"At the threshold {found['test/false_alarms']} of 4 good images are called" in card
+    with (here / "run/predictions.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == "1"]
+    missed = Counter(row["kind"] for row in rows if row["decision"] == "good")
+    kinds = [
+        {"kind": k, "images": n, "misses": missed[k]} for k, n in (("crack", 3), ("hole|x", 2))
+    ]
+    assert found["test/kinds"] == kinds
+    assert f"By kind: {missed['crack']} of 3 crack, {missed['hole|x']} of 2 hole|x." in card
     assert f"| {found['test/image_auroc']:.4f} |" in card and "pixel" in card
     assert f"| pixel AUPRO, of 3 of 5 defective images | {found['test/pixel_aupro']:.4f} |" in card
     limits = card.partition("## Not tested")[2]
