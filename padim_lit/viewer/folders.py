@@ -132,6 +132,8 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     good = model.get("good_scores") or []
     p_values = [_number(line["p_value"]) for line in lines]
     said = changed(p_values[-NEWEST if model.get("resume") else 0 :])
+    summary = folder / "predict.json"  # there is none where a watch goes on
+    notes = load(summary, dict).get("notes", []) if summary.exists() else []
     described = {
         "source": model["source"],
         "model": model.get("model_sha256"),
@@ -155,7 +157,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "thresholds": [] if used["value"] is None else [used],
         "no_threshold": model["threshold_source"],
         "image_score": model["image_score"],
-        "notes": [said] if said else [],
+        "notes": list(dict.fromkeys([*map(str, notes), *([said] if said else [])])),
     }
     there = {file.name for file in folder.glob("heatmaps/*")}  # those of old days may be deleted
     names = [PurePath(str(line.get("viewer"))).name for line in lines]

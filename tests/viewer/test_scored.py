@@ -279,7 +279,7 @@ def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
          '"threshold": "x"}'),
         ("predictions.jsonl",
          '{"path": "a", "mtime_ns": 1, "score": NaN, "p_value": null, "regions": []}\n'),
-        ("heatmaps/5.npz", "PK"),
+        ("heatmaps/5.npz", "PK"), ("predict.json", "[]"),
     ):  # fmt: skip
         broken = write_scored(tmp_path / str(hash((name, text))))
         (broken / name).write_text(text)
@@ -296,6 +296,14 @@ def test_a_model_that_says_nothing_of_thresholds_has_none(tmp_path):
     write_json(tmp_path / "model.json", said)
     (scored,) = build([tmp_path])["scored"]
     assert (scored["thresholds"], scored["map_threshold"], scored["good"]) == ([], None, [])
+
+
+def test_what_predict_noted_is_on_the_page(opened, tmp_path):
+    write_scored(tmp_path / "run")
+    note = "the model sees 25% of a photo"
+    write_json(tmp_path / "run/predict.json", {"notes": [note]})
+    main([str(tmp_path / "run"), "--out", str(tmp_path / "v.html")])
+    assert note in texts(opened((tmp_path / "v.html").as_uri()), "#notes li")
 
 
 def rewritten(folder: Path, model: dict, **more) -> None:
