@@ -269,13 +269,15 @@ def finish(
     save_detector(detector, path)
     sha256 = sha256_of(path)
     write_text(folder / "model_card.md", model_card(detector, sha256))
+    undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
+    said = *said, ("model", path), *undecided
     results = {
         **facts,
         "new_model_sha256": sha256,
         "train_images": detector.count,
         **({} if files is None else {"files": files}),
+        "notes": [text for name, text in said if name == "note"],
         **written_with(),
     }
     write_json(folder / f"{what}.json", results)
-    undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
-    print_facts(*said, ("model", path), *undecided)
+    print_facts(*said)

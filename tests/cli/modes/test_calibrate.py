@@ -151,6 +151,8 @@ def test_what_is_not_seen_of_photos_is_told_at_the_end(here, calibrated, zygote)
         args = [f"mode={mode}", f"ckpt={ckpt}/model.ckpt", f"images={images}", "trainer=cpu"]
         out = zygote.run([*args, f"hydra.run.dir=seen_{mode}"], here).out
         assert out.count("The model sees 80% of an image") == 1
+        notes = json.loads((here / f"seen_{mode}/{mode}.json").read_text())["notes"]
+        assert sum("The model sees 80% of an image" in note for note in notes) == 1
 
 
 @pytest.mark.slow
