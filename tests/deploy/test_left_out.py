@@ -200,8 +200,9 @@ def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
     images = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = learnt(detector.backbone, kind, images, 6)
     matrix, mean = model.projection.matrix.clone(), model.mean.clone()
-    found = cross_fit(model, [{"image": images[:5]}, {"image": images[5:]}])
-    expected = []
+    names = [str(i) for i in range(12)]
+    batches = [{"image": images[i], "path": names[i]} for i in (slice(5), slice(5, None))]
+    found, whose, expected = cross_fit(model, batches), [], []
     for fold in range(FOLDS):  # the slow way: learn and fit anew for each image
         held = list(range(fold, 12, FOLDS))
         others = [i for i in range(12) if i not in held]
@@ -211,6 +212,8 @@ def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
         for i in held:
             fit(other, torch.cat([images[:i], images[i + 1 :]]))
             expected.append(float(other(images[i : i + 1])[0]))
+            whose.append(names[i])
+    assert list(found.paths) == whose
     ratio = torch.tensor(expected) / found.scores
     # On the safe side.
     assert (ratio > math.sqrt(10 / 11) - 1e-3).all() and (ratio < 1 + 1e-3).all()
