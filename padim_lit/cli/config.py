@@ -164,12 +164,14 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                     f"{group}={node._target_} with other keys than its defaults: mode={kind.mode} "
                     "draws all with their class's; change them there, or compare fits: -m proj=NAME"
                 )
-    trainer = plain.get("trainer")
-    if isinstance(trainer, dict) and trainer.get("_target_"):
-        # Held against the types alone: the defaults stay Lightning's.
-        types = OmegaConf.structured(schema(trainer["_target_"]))
-        given = {key: value for key, value in trainer.items() if key in types}
-        OmegaConf.merge({"trainer": types}, {"trainer": given})
+    for group in ("trainer", "logger"):
+        node = plain.get(group)
+        if isinstance(node, dict) and node.get("_target_"):
+            # Held against the types alone: the defaults stay Lightning's.
+            types = OmegaConf.structured(schema(node["_target_"]))
+            given = {key: value for key, value in node.items() if key in types}
+            typed_values = OmegaConf.to_container(OmegaConf.merge({group: types}, {group: given}))
+            full[group].update({key: typed_values[group][key] for key in given})  # no: false
     about = meanings(kind)
     for key in sorted(OmegaConf.missing_keys(full)):
         what = f": {about[key]}" if key in about else ""

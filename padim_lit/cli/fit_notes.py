@@ -188,7 +188,7 @@ def on_threshold(results: Mapping[str, Any]) -> list[str]:
     if alarms is None:
         return [note]
     missed = f", and {misses} of {bad} defective ones are missed" if bad else ""
-    kinds = results["test/kinds"]
+    kinds = results["threshold_misses"]
     if misses and len(kinds) > 1:
         most = sorted(kinds, key=lambda one: -one["misses"] / one["images"])
         named = (f"{k['misses']} of {k['images']} {k['kind']}" for k in most if k["misses"])

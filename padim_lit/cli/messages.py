@@ -62,6 +62,8 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
         return f"{getattr(cause, 'full_key', '')}={wrong[1]}: must be {KINDS[wrong[2]]}"
     if cause is error or cause is None:
         key = getattr(error, "full_key", None)
+        if "is not a ListConfig, list or tuple" in first:
+            return f"{key}: must be a list, as in {key}=[A,B]"
         return f"{key}: {first}" if key and key not in first else first
     given = first.partition("override ")[2].partition(": ")[0]
     key, _, text = given.partition("=")

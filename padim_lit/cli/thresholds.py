@@ -23,13 +23,13 @@ def at_threshold(
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     bad = [p.score for p in counted if p.label]
     if detector.calibration is None:
-        return {"test/kinds": _kinds(None, counted)}
+        return {"threshold_misses": _kinds(None, counted)}
     calibration = recalibrate(detector.calibration, rate)
     scores, (low, high) = calibration.scores, calibration.interval or (None, None)
     good = [p.score for p in counted if not p.label]
     parts = len({data.test_items[p.index].part for p in counted if not p.label})
     found = {
-        "test/kinds": _kinds(calibration.threshold, counted),
+        "threshold_misses": _kinds(calibration.threshold, counted),
         "threshold": calibration.threshold,
         "threshold_method": calibration.method,
         "threshold_why": calibration.why,

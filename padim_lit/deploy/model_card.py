@@ -79,7 +79,7 @@ def _test(tested: Mapping[str, Any] | None) -> str:
         return "It was not tested."
     good, bad = tested["data/test_good"], tested["data/test_defective"]
     lines = [f"On {good} good and {bad} defective images of {tested['data']}."]
-    if kinds := tested["test/kinds"]:
+    if kinds := tested["threshold_misses"]:
         lines[0] += f" Kinds: {', '.join('{kind} ({images})'.format(**one) for one in kinds)}."
     if tested.get("test/false_alarms") is not None:
         alarms, misses = tested["test/false_alarms"], tested["test/misses"]

@@ -17,14 +17,16 @@ def test_a_fit_does_not_say_twice_where_its_threshold_is_from(seconds):
         **{"threshold": 9.5, "threshold_rate_low": 0.001, "threshold_rate_high": 0.08},
         **{"threshold_said": "threshold 9.500, which ...", "fit/seconds": seconds},
         **{"data/test_good": 4, "test/false_alarms": 1},
-        **{"data/test_defective": 0, "test/misses": 0, "test/kinds": []},
+        **{"data/test_defective": 0, "test/misses": 0, "threshold_misses": []},
     }
     (note,) = fit_notes.on_threshold(results)
     assert ("which ..." in note) == (seconds is None) and "9.500" in note
     assert ("as 0.10% to 8.00% of good ones are." in note) == (seconds is not None)
     assert note.endswith("On the test set that is 1 of 4 good images.")
     kinds = [("crack", 3, 1), ("hole", 3, 2), ("spot", 1, 0)]
-    results["test/kinds"] = [dict(zip(("kind", "images", "misses"), k, strict=True)) for k in kinds]
+    results["threshold_misses"] = [
+        dict(zip(("kind", "images", "misses"), k, strict=True)) for k in kinds
+    ]
     (note,) = fit_notes.on_threshold(results | {"data/test_defective": 7, "test/misses": 3})
     assert note.endswith("and 3 of 7 defective ones are missed: 2 of 3 hole, 1 of 3 crack.")
 

@@ -41,7 +41,7 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
     kinds = [
         {"kind": k, "images": n, "misses": missed[k]} for k, n in (("crack", 3), ("hole|x", 2))
     ]
-    assert found["test/kinds"] == kinds
+    assert found["threshold_misses"] == kinds
     assert f"By kind: {missed['crack']} of 3 crack, {missed['hole|x']} of 2 hole|x." in card
     assert f"| {found['test/image_auroc']:.4f} |" in card and "pixel" in card
     assert f"| pixel AUPRO, of 3 of 5 defective images | {found['test/pixel_aupro']:.4f} |" in card
