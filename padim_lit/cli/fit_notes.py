@@ -58,10 +58,13 @@ def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
     state = detector.require_state()
     within, projection = float(variances(state.moments).mean()), detector.projection
     yield from on_eps(settings, [(projection.name, projection.dim, within)])
-    if settings.learnt_from and not detector.provenance["learnt_elsewhere"]:
+    seen = settings.learnt_from and not detector.provenance["learnt_elsewhere"]
+    if seen and settings.calibration:
+        none = "there is no threshold; mode=calibrate sets one, from all of them or from others"
+        anew = "the threshold is set by fits that learn anew"
         yield (
-            f"learnt_from={settings.learnt_from} may have learnt from some of these images: the "
-            "threshold is too low then; mode=calibrate sets it from other images."
+            f"learnt_from={settings.learnt_from} may have learnt from some of these images, so "
+            f"{anew if detector.calibration else none}."
         )
     weight = detector.density.learnt.get("position_weight", 1)
     finer = detector.positions > RULE_PATCHES

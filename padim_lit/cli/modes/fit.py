@@ -22,7 +22,9 @@ from padim_lit.cli.trainer_parts import Recorder, WholeFile, interruptible
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.loaders import require_one_each
-from padim_lit.data.trainer import require_trainer
+from padim_lit.data.trainer import as_it_runs, require_trainer
+from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError
 from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
@@ -198,9 +200,24 @@ class FitRun:
         path, detector = self.settings.learnt_from, self.model.detector
         elsewhere = path is not None and not fit_notes.may_have_seen(path, detector)
         detector.provenance["learnt_elsewhere"] = elsewhere
+        if path is not None and not elsewhere and detector.calibration is not None:
+            self.set_threshold_anew()
         self.trainer.strategy.checkpoint_io = WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
         return seconds - self.model.threshold_seconds
+
+    def set_threshold_anew(self) -> None:
+        """Set the threshold by fits that learn anew: what was taken over knows these images."""
+        detector, loader = self.model.detector, self.trainer.train_dataloader
+        detector.calibration, self.model.look_at = None, ""
+        if self.trainer.world_size > 1:
+            return
+        for part in (detector.projection, detector.density):
+            part.fit_images = part.options.get("fit_images", 0)
+        loop = Loop.like(loader, self.trainer.strategy.root_device)
+        how = self.model.calibration, self.model.false_alarm_rate, loop
+        with as_it_runs(self.trainer):
+            self.model.look_at = set_threshold(detector, loader.dataset, *how, in_order=False)
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
         """Do `work`, and again with half the batch where a GPU's memory runs out.
