@@ -256,9 +256,13 @@ def _colours(key: str, values: Sequence[float]) -> list[float]:
 def _create(model: str, options: dict[str, Any], pretrained: bool = False, **more: Any) -> Any:
     given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
     what = f"backbone {model}: timm offers no features_only extractor for it with {given}"
-    own = "leave img_size out and give images of the size that it was made for"
+    todo = "take another model"
+    if "feature_location" in options:
+        todo = f"set another (EfficientNets have bottleneck and expansion), or {todo}"
+    if "img_size" in options:
+        todo = "leave img_size out and give images of the size that it was made for"
     kinds = AttributeError, LookupError, TypeError, ValueError, AssertionError, RuntimeError
-    with refusing(what, own if "img_size" in options else "take another model", *kinds):
+    with refusing(what, todo, *kinds):
         return timm.create_model(model, pretrained, features_only=True, **options, **more)
 
 

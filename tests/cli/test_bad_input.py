@@ -221,6 +221,8 @@ CONFIG = [
     Case("no batch", "+trainer.limit_train_batches=0", ("nothing was fitted", "batches")),
     Case("W&B online without a key", "logger=wandb logger.offline=false",
          ("no W&B API key", "logger.offline=true")),
+    Case("no such location", "backbone.feature_location=block",
+         ("feature_location=block", "bottleneck and expansion")),
     Case("W&B online by no, without a key", "logger=wandb logger.offline=no", ("no W&B API key",)),
     Case("W&B offline perhaps", "logger=wandb logger.offline=maybe",
          ("error: logger.offline=maybe: must be true or false",)),
