@@ -170,8 +170,10 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
             # Held against the types alone: the defaults stay Lightning's.
             types = OmegaConf.structured(schema(node["_target_"]))
             given = {key: value for key, value in node.items() if key in types}
-            typed_values = OmegaConf.to_container(OmegaConf.merge({group: types}, {group: given}))
-            full[group].update({key: typed_values[group][key] for key in given})  # no: false
+            merged = OmegaConf.to_container(OmegaConf.merge({group: types}, {group: given}))[group]
+            # `no` is a text, which would count as true.
+            words = [key for key, value in given.items() if isinstance(value, str)]
+            full[group].update({key: merged[key] for key in words if type(merged[key]) is bool})
     about = meanings(kind)
     for key in sorted(OmegaConf.missing_keys(full)):
         what = f": {about[key]}" if key in about else ""

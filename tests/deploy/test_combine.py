@@ -74,7 +74,7 @@ def test_merge_equals_one_fit_on_all(here, zygote):
     assert facts["model_sha256"] == [hashlib.sha256(file).hexdigest()[:12] for file in files]
     assert merged.provenance["history"][-1]["model_sha256"] == facts["model_sha256"]
     args = ["mode=merge", "ckpts=[a_run/model.ckpt,merged/model.ckpt]"]
-    result = zygote.run([*args, "hydra.run.dir=twice"], here)
+    result = zygote.run([*args, "hydra.run.dir=merged_twice"], here)
     assert result.code == 1 and "5 of 12 images are in the checkpoint already" in result.err
     result = zygote.run([*args, "repeats=count", "hydra.run.dir=named_once"], here)
     assert result.code == 0, result.err

@@ -686,7 +686,7 @@ def test_another_light_is_said_at_the_end_and_in_the_log(zygote, here, tmp_path)
         crop, *more = json.loads((here / name / "predict.json").read_text())["notes"]
         assert crop.startswith("The model sees 80% of an image")
         (said,) = more or [""]
-        assert build([here / name])["scored"][0]["notes"] == ([said] if said else [])
+        assert build([here / name])["scored"][0]["notes"] == [crop, *more]
         for text in (result.out + result.err, (here / name / "run.log").read_text()):
             assert " ".join(text.split()).count("good photos that the model knows") == bool(said)
         return said
@@ -719,12 +719,12 @@ def test_a_watch_tells_of_another_light_once_and_at_its_end(here, tmp_path, monk
     for path in dimmed(tmp_path / "dark", 15).iterdir():
         path.rename(inbox / f"new_{path.name}")
     caplog.clear()
-    *_, end = mode.run(settings, tmp_path / "scored")["notes"]
+    notes = mode.run(settings, tmp_path / "scored")["notes"]
     told = [text for text in caplog.messages if "the good photos" in text]
     assert [text.partition(" photos")[0] for text in told] == [
         "11 of the last 20", "15 of the last 20",
     ]  # fmt: skip
-    assert build([tmp_path / "scored"])["scored"][0]["notes"] == [end]
+    assert build([tmp_path / "scored"])["scored"][0]["notes"] == notes
 
 
 # --- The parts -------------------------------------------------------------------------------
