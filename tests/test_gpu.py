@@ -151,6 +151,12 @@ def test_thresholds_come_from_the_same_scores(pair, formula, monkeypatch):
     torch.testing.assert_close(measured[1].scores, measured[0].scores, **CLOSE)
 
 
+def test_a_batch_of_large_grids_is_left_out_there():
+    squares = torch.rand(8, 5000, 1, 1, generator=torch.Generator().manual_seed(0))
+    found = [left_out.leave_one_out(x, 320)[0].cpu() for x in (squares, squares.cuda())]
+    torch.testing.assert_close(found[1], found[0], **CLOSE)
+
+
 def test_a_threshold_of_what_is_learnt_anew_is_the_cpus():
     samples = [{"image": x, "path": str(i)} for i, x in enumerate(images(20))]
     on_cpu, on_gpu = (

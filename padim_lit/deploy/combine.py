@@ -230,6 +230,7 @@ def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[flo
         freedom, left = ((m.counts[block] - 1).clamp(min=0) + weight for m in (whole, rest))
         # The trace is an upper bound of the norm, and so of what rounding the whole has moved.
         rounding = unit * freedom / left * before.diagonal(dim1=1, dim2=2).sum(dim=1)
-        smallest = torch.linalg.eigvalsh(after)[:, 0]
+        # On the CPU: a GPU takes far longer for many small matrices.
+        smallest = torch.linalg.eigvalsh(after.cpu())[:, 0].to(after.device)
         error = float((rounding / (smallest.clamp(min=0) + eps)).max())
         yield error, int((smallest < -rounding - eps / 2).sum())

@@ -108,7 +108,9 @@ def leave_one_out(
     rows = torch.cat([one, torch.full_like(one[:1], rest**-0.5)])  # A is rows · (z_1; …; z_V)
     query = one[0] + 1 / rest
     moved = rows @ (z @ query).unsqueeze(-1)
-    values, vectors = torch.linalg.eigh(rows @ z @ rows.T / freedom)
+    # On the CPU: a batch has tens of thousands of matrices, of which cuSOLVER refuses so many.
+    found = torch.linalg.eigh((rows @ z @ rows.T / freedom).cpu())
+    values, vectors = (part.to(z.device) for part in found)
     left = 1 - values
     reliable = (left >= MIN_ONE_MINUS_A).flatten(1).all(dim=1)
     along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=MIN_ONE_MINUS_A)
