@@ -188,7 +188,8 @@ class Scoring(Embedding):
         neighbourhood: a patch is the mean of n × n patches around it; 1: itself alone
         rotations: learn each good image turned in so many directions; for few images; 1: unturned
         sigma: blur of the anomaly map in pixels
-        image_score: max of the map, or topk: mean of the top 2 % of the patch distances
+        image_score: max of the map; topk: mean of the top 2 % of the patch distances; contrast:
+            topk less half of their median
         alignment: auto: draw the map where the backbone looks, as measured; null: not, as in PaDiM
     """
 

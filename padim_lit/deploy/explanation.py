@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.deploy.regions import DIGITS, View
-from padim_lit.model.anomaly_map import top_count
+from padim_lit.model.anomaly_map import MEDIAN_SHARE, top_count
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
 from padim_lit.model.region_of_interest import weights
@@ -87,8 +87,9 @@ def explain(detector: Detector, image: Tensor, view: View | None = None) -> Expl
     With y = x − μ the sum of the layers' y_l, a squared distance d² = yᵀΣ⁻¹y is the sum of
     y_lᵀΣ⁻¹y, so layer l has y_lᵀΣ⁻¹y / d of the distance d. Where a patch's distance is a weighted
     sum of two (`Density.terms`), so is a layer's share of it. The map is linear in the distances,
-    and the score is one of its values ("max") or a mean of distances ("topk"). So it is a weighted
-    sum of distances, and of the layers' shares of them.
+    and the score is one of its values ("max"), a mean of distances ("topk"), or that less half of
+    another one ("contrast"). So it is a weighted sum of distances, and of the layers' shares of
+    them.
 
     Args:
         detector: fitted.
@@ -153,9 +154,12 @@ def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
         return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))
     every = torch.arange(len(distances), device=distances.device)
     counted = detector.anomaly_map.counted(every[None])[0]
-    count = top_count(len(counted))
+    count, half = top_count(len(counted)), len(counted) // 2
+    highest = counted[distances[counted].topk(half + 1).indices]
     found = torch.zeros_like(distances)
-    found[counted[distances[counted].topk(count).indices]] = 1 / count
+    found[highest[:count]] = 1 / count
+    if detector.image_score == "contrast":
+        found[highest[half]] -= MEDIAN_SHARE
     return found
 
 

@@ -40,9 +40,7 @@ class AnomalyMap(nn.Module):
     ):  # fmt: skip
         super().__init__()
         if not 0 <= sigma <= max(image_shape):  # NaN fails too
-            raise InputError(
-                f"sigma={sigma}: must be between 0 (no blur) and the image's side, in pixels"
-            )
+            raise InputError(f"sigma={sigma}: must be between 0 (no blur) and the image's side")
         self.grid, self.image_shape = tuple(grid), tuple(image_shape)
         self.sigma, self.offset = sigma, offset
         self.register_buffer("roi", None, persistent=False)
@@ -61,10 +59,10 @@ class AnomalyMap(nn.Module):
 
 
 #: Ways to make one score of an image's distances, see `image_score`.
-IMAGE_SCORES = ("max", "topk")
+IMAGE_SCORES = ("max", "topk", "contrast")
 require_image_score = partial(require_choice, "image_score", allowed=IMAGE_SCORES)
-# Share of the patches that "topk" averages.
-TOP_SHARE = 0.02
+# Share of the patches that "topk" averages, and of the median that "contrast" takes off.
+TOP_SHARE, MEDIAN_SHARE = 0.02, 0.5
 
 
 def image_score(distances: Tensor, anomaly_map: Tensor, how: str) -> Tensor:
@@ -73,15 +71,18 @@ def image_score(distances: Tensor, anomaly_map: Tensor, how: str) -> Tensor:
     Args:
         distances: (B,P) Mahalanobis distances of the positions that count.
         anomaly_map: (B,h,w), made of them.
-        how: "max", the maximum of the map (PaDiM §4.1.2), or "topk", the mean of the highest 2 %
-            of the distances, of one at least.
+        how: "max", the maximum of the map (PaDiM §4.1.2); "topk", the mean of the highest 2 % of
+            the distances, of one at least; "contrast", that less half of their median.
 
-    >>> image_score(torch.tensor([[1.0, 3.0]]), torch.ones(1, 4, 4), 'topk').item()
-    3.0
+    >>> image_score(torch.tensor([[1.0, 3.0, 2.0]]), torch.ones(1, 4, 4), 'contrast').item()
+    2.0
     """
     if how == "max":
         return anomaly_map.flatten(1).amax(dim=1)
-    return distances.topk(top_count(distances.shape[1]), dim=1).values.mean(dim=1)
+    many, half = top_count(distances.shape[1]), distances.shape[1] // 2
+    highest = distances.topk(many if how == "topk" else half + 1, dim=1).values
+    top = highest[:, :many].mean(dim=1)
+    return top if how == "topk" else top - MEDIAN_SHARE * highest[:, half]  # ONNX has no median
 
 
 def top_count(positions: int) -> int:
@@ -102,5 +103,4 @@ def _upsample(positions: int, pixels: int, far: float) -> Tensor:
 
 def _blur(size: int, sigma: float) -> Tensor:
     """Return the weights (size, size) of a Gaussian blur along one side, reflected at its ends."""
-    weights = np.eye(size)
-    return torch.from_numpy(gaussian_filter1d(weights, sigma, axis=0) if sigma else weights)
+    return torch.from_numpy(gaussian_filter1d(np.eye(size), sigma or 1e-9, axis=0))  # 0: none

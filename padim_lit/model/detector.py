@@ -43,7 +43,7 @@ class Detector(nn.Module):
         grid: positions along the longer side; features are averaged down to it. "auto" takes the
             second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
-        image_score: "max" or "topk", see `padim_lit.model.anomaly_map.image_score`.
+        image_score: "max", "topk" or "contrast", see `padim_lit.model.anomaly_map.image_score`.
         alignment: see `padim_lit.model.grid.resolve_alignment`.
 
     Attributes:

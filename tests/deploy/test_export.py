@@ -53,7 +53,7 @@ FIT = [*(a for a in TINY if a not in ("proj=jl", "dim=8", "hydra.run.dir=run")),
 SCORES = torch.linspace(1, 3, 30)  # of good images
 SIZE = ["image_size=72", "crop_size=64"]
 KINDS = {
-    "jl": ["proj=jl", "dim=8"],
+    "jl": ["proj=jl", "dim=8", "image_score=contrast"],
     "subset": ["proj=subset", "dim=9", "image_score=topk", "grid=null"],
     # Two bands of rows, and more components than one step of a graph takes.
     "fisher": ["proj=fisher", "dim=70", "proj.fit_images=3", "grid=5", "density.components=25"],

@@ -144,7 +144,7 @@ def fit(model: Detector, images: torch.Tensor) -> None:
     fit_on_images(model, images, batch=len(images))
 
 
-@pytest.mark.parametrize("how", ["max", "topk"])
+@pytest.mark.parametrize("how", ["max", "topk", "contrast"])
 def test_scores_are_those_of_fits_without_the_image(detector, how):
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     detector.image_score = how

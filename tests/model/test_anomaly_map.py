@@ -33,11 +33,14 @@ def test_a_flat_map_stays_flat_and_a_map_never_leaves_its_range():
     assert out.max() <= values.max() + 1e-5
 
 
-def test_image_score_is_the_maximum_or_the_mean_of_the_top():
+def test_image_score_is_the_maximum_or_the_mean_of_the_top_or_how_far_it_stands_out():
     distances = torch.arange(200.0).view(2, 100)
     maps = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[7.0, 0.0], [1.0, 1.0]]])
     assert image_score(distances, maps, "max").tolist() == [5.0, 7.0]
     assert image_score(distances, maps, "topk").tolist() == [98.5, 198.5]
     assert image_score(distances[:, :3], maps, "topk").tolist() == [2.0, 102.0]  # at least one
-    with pytest.raises(InputError, match="image_score=mean: unknown; allowed: max, topk"):
+    assert image_score(distances, maps, "contrast").tolist() == [98.5 - 24.5, 198.5 - 74.5]
+    assert image_score(distances[:, :3], maps, "contrast").tolist() == [1.5, 51.5]
+    assert image_score(distances[:, :1], maps, "contrast").tolist() == [0.0, 50.0]
+    with pytest.raises(InputError, match="image_score=mean: unknown; allowed: max, topk, contrast"):
         require_image_score("mean")

@@ -47,7 +47,7 @@ def test_nothing_outside_of_a_region_of_interest_counts():
     distances = torch.rand(2, 96, generator=torch.Generator().manual_seed(1))
     other = torch.where(maps.inside.bool(), distances, 1000.0)
     assert torch.equal(maps(distances), maps(other)) and not maps(other)[:, ~roi].any()
-    for how in ("max", "topk"):
+    for how in ("max", "topk", "contrast"):
         first, second = (image_score(maps.counted(d), maps(d), how) for d in (distances, other))
         assert torch.equal(first, second) and first.max() < 2
 
@@ -82,7 +82,7 @@ def test_a_mixture_is_made_of_patches_inside_alone(monkeypatch):
     assert counts == [5 * n for n in seen]
 
 
-@pytest.mark.parametrize("how", ["max", "topk"])
+@pytest.mark.parametrize("how", ["max", "topk", "contrast"])
 def test_an_exported_graph_has_it_too(how):
     detector = fitted_detector()
     detector.image_score = how
