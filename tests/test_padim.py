@@ -381,7 +381,7 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
     [
         (torch.rand(2, 3, 96, 64), r"\(2, 3, 96, 64\); .*takes .*\(B,3,64,64\)"),
         (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), r"torch.uint8 .*floats in \[0, 1\]"),
-        (torch.rand(2, 3, 64, 64) * 255, r"from 0.* to 25.*; .*floats in \[0, 1\]"),
+        (torch.eye(64).expand(2, 3, 64, 64) * 255, r"from 0.* to 25.*; .*floats in \[0, 1\]"),
         (torch.rand(3, 64, 64), "a batch of RGB images"),  # would count as three
     ],
 )

@@ -30,7 +30,8 @@ class Position:
         row, column: on the grid.
         box: (left, top, right, bottom) in pixels of the picture, as that of a region.
         distance: Mahalanobis distance there, not squared.
-        share: of the image's score, 0 to 1.
+        share: of the image's score, above 0. Of "contrast", which takes something off, all shares
+            above 0 may add up to more than 1.
     """
 
     row: int
