@@ -39,9 +39,12 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
         if error.options:
             return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, errors.OverrideParseException):
+        word = str(error.override)
+        meant = f"did you mean mode={word.lower()}? " if word.lower() in MODES else ""
+        wrong = "cannot be read" if "=" in word else "no KEY=VALUE"
         return (
-            f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell "
-            "would part it, as in 'data.root=MY DATA'"
+            f"{word!r}: {wrong}; {meant}write KEY=VALUE, in double quotes where the shell would "
+            f'part it, as in "data.root=MY DATA"; `{program()} --help` lists the keys'
         )
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
@@ -85,10 +88,12 @@ def _unknown(key: str, kind: type) -> str:
     above, dot, last = key.rpartition(".")
     known = [f"{above}{dot}{name}" for name in _keys(kind)]
     # As ckpts for ckpt, proj for projs; images are no image_size.
-    near = get_close_matches(key, known, n=1, cutoff=0.85)
+    near = get_close_matches(key.lower(), known, n=1, cutoff=0.85)
     meant = [f"did you mean {name}?" for name in near]
     if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
         meant = [f"{last} stands alone: give {last}=VALUE;"]
+    if key == "data.root":  # of the default, which lies in a package
+        meant = ["did you mean data=folder data.root=DIR?"]
     if not dot and (readers := _readers(key)):
         of_fits = all(issubclass(reader, Embedding) for reader in readers.values())
         fixed = of_fits and not issubclass(kind, Embedding)

@@ -105,9 +105,11 @@ def _kept(word: str, many: bool) -> str:
     with suppress(OverrideParseException):
         (override,) = read_overrides([f"k={text}"])
         if override.is_sweep_override() and not many:
+            one = f"text with a comma, type {key}='{_quoted(text)}'"
+            if re.fullmatch(r"-?\d+,\d+", text):  # as in half of Europe
+                one = f"number, type {key}={text.replace(',', '.')}"
             raise InputError(
-                f"{word}: several values; add -m for a run with each, or, if it is one text with a "
-                f"comma, type {key}='{_quoted(text)}'"
+                f"{word}: several values; add -m for a run with each; if it is one {one}"
             )
     group, listed = key in GROUPS, text[:1] + text[-1:] == "[]"
     parts = [part.strip() for part in (text[1:-1] if listed else text).split(",")]

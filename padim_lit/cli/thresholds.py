@@ -84,7 +84,7 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     title = "Other thresholds, set by false_alarm_rate=… (mode=predict: or threshold=…)"
     table = Table(title=title, title_justify="left")
     for name in ("false_alarm_rate", "threshold", "false alarms", "missed", "good images needed"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     # Of few images several rates have one threshold, above all of their scores.
     for threshold, same in groupby(choices, key=lambda one: one["threshold"]):
         one, *others = same

@@ -90,6 +90,8 @@ class AnomalyData(LightningDataModule):
 
     #: Whether good images to learn from are enough.
     test_optional: ClassVar[bool] = False
+    #: Of the images, where it is known: a run says it, as its pages and cards show some of them.
+    licence: ClassVar[str] = ""
 
     image_size: Size = 256
     crop_size: Size | None = 224
@@ -149,6 +151,7 @@ class AnomalyData(LightningDataModule):
         seen = filter(None, (self.sight.out_of_sight(), self.sight.further_pages()))
         self.notes = [
             *split.notes, *said, *seen, *squeezed, *nearly_black(measured), *_notes(counts),
+            *([f"The images' licence: {self.licence}."] if self.licence else ()),
         ]  # fmt: skip
 
     @property

@@ -50,6 +50,10 @@ def find_images(given: str | PathLike, key: str = "images") -> list[Path]:
     _refuse_dangling([p for p in found if not p.suffix], given)  # folders, surely
     images = sorted(p for p in found if is_image(p))
     if not images:
+        if not os.path.lexists(path) and not set("*?[") & set(str(path)):
+            raise InputError(
+                f"{key}={str(given)!r}: no such file or folder; give one that is there"
+            )
         raise InputError(
             f"{key}={given}: no image there; give a file, a folder or a quoted pattern of "
             f"{', '.join(EXTENSIONS)}"

@@ -41,6 +41,7 @@ def model_card(
         "fitted on": f"{detector.count} good images of {data}"
         f"{', changed since then' if changed else ''}",
         "split": provenance.get("split"),
+        **{key: (tested or {}).get(key) for key in ("data_sha256", "version/commit")},
         "sees": f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}",
         "counts": f"{percent(part, 1)} of that, by roi" if part < 1 else None,
         **facts_of(detector),

@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
-from padim_lit.checkpoint.format import differences
+from padim_lit.checkpoint.format import SHA256, differences
 from padim_lit.deploy.drift import NEWEST
 from padim_lit.deploy.regions import DIGITS
 from padim_lit.errors import InputError, told
@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 
 # What a run writes at its end. An earlier run's are deleted first, in case this one is killed.
 SUMMARIES = ("coco.json", "predict.json")
-COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask")
+COLUMNS = ("path", "score", "p_value", "decision", "picture", "at", "threshold", "mask",
+           SHA256)  # fmt: skip
 # What a user may have changed, of what all scores depend on.
-NAMED = ("model_sha256", "threshold", "source")
+NAMED = (SHA256, "threshold", "source")
 #: Errors of reading a file that is not as it was written.
 _DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
@@ -78,7 +79,7 @@ class ScoredFiles:
     >>> log.add(Version("a.png", 10, 0), {"score": 4.5, "p_value": 0.01, "decision": "anomalous"})
     >>> log.close()
     >>> (folder / "predictions.csv").read_text().splitlines()
-    ['path,score,p_value,decision,picture,at,threshold,mask', 'a.png,4.5,0.01,anomalous,,...,,']
+    ['path,score,...,mask,model_sha256', 'a.png,4.5,0.01,anomalous,,...,,,']
     """
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -55,6 +56,8 @@ def inline(svg: bytes, description: str) -> Markup:
     """Return matplotlib's SVG as a part of the page."""
     text = svg.decode()
     text = text[text.index("<svg ") :]
+    used = set(re.findall(r"#([\w.-]+)", text))  # others would be there twice on a page
+    text = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in used else "", text)
     label = Markup(' role="img" aria-label="{}"').format(description)
     return Markup(text.replace("<svg", f"<svg{label}", 1))
 

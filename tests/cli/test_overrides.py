@@ -80,8 +80,10 @@ def test_commas_part_the_values_of_a_sweep_alone():
     assert read("data.root=2024_01,数据,run#3", many=True) == ["2024_01", "数据", "run#3"]
     words = ["seed=0,1", "dims=[1],[2]", "eps=range(0,3)", "x=choice(1,2)"]
     assert as_typed(words, many=True) == words
-    with pytest.raises(InputError, match=r"add -m for a run .* type seed='\"0,1\"'"):
-        as_typed(["seed=0,1"])
+    with pytest.raises(InputError, match=r"add -m for a run .* type data.root='\"a,1\"'"):
+        as_typed(["data.root=a,1"])
+    with pytest.raises(InputError, match=r"add -m for a run .* number, type eps=0.01"):
+        as_typed(["eps=0,01"])
     for word in ("seed=0,1,0", "dim=20, 20"):
         with pytest.raises(InputError, match="a value is there twice"):
             as_typed([word], many=True)
@@ -124,7 +126,10 @@ def test_an_experiment_that_is_a_sweep_is_run_as_one():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["data.root=MY", "DATA"], "write KEY=VALUE, in quotes where the shell would part it"),
+        (
+            ["data.root=MY", "DATA"],
+            "in double quotes where the shell would part it",
+        ),
         (["-m", "--cfg", "job"], "leave -m out"),
         (["--experimental-rerun", "x"], "reads a pickle"),
         (["dim=5", "--dim=5"], "unrecognized arguments: --dim=5; keys are KEY=VALUE"),

@@ -162,7 +162,14 @@ def test_a_tree_of_any_depth_is_walked_in_one_go(here, monkeypatch):
     assert len(asked) < 10, "each takes a look at every folder above"
 
 
-@pytest.mark.parametrize("given", ["nowhere", "nowhere/*.png", "*.png", ".", "**/*.png"])
+def test_a_path_that_is_none_is_told_from_a_folder_without_images(here):
+    save_image(here / "in" / "a.png")
+    for given in ("nowhere", "in "):
+        with pytest.raises(InputError, match=f"images='{given}': no such file or folder"):
+            find_images(given)
+
+
+@pytest.mark.parametrize("given", ["nowhere/*.png", "*.png", ".", "**/*.png"])
 def test_no_image_is_one_line(given):
     with pytest.raises(InputError, match="no image there; give a file, a folder or a quoted") as e:
         find_images(given)

@@ -48,6 +48,7 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
     limits = card.partition("## Not tested")[2]
     assert "Other kinds of defects" in limits and "outside the centre crop" in limits
     assert "weights are random" in limits
+    assert f"| data_sha256 | {found['data_sha256']} |" in card
     assert is_card_of(card, sha256_of(here / "run/model.ckpt"))
     assert found["model_sha256"] == sha256_of(here / "run/model.ckpt") and found["written"]
 

@@ -231,6 +231,11 @@ def test_a_sweep_that_reproduces_nothing_is_not_told_of_the_report(tmp_path, dim
     assert "At the same D, a JL projection beats" in body  # which it has measured
 
 
+def test_no_name_is_given_twice_on_a_page(html):
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) > 5
+
+
 def test_what_a_text_says_of_the_curves_is_drawn_there(tmp_path):
     both, said = shown(tmp_path / "both", "own", ("subset", "jl"), (50, 100, 150, 200, 550), (0, 1))
     assert all(said.values()), said

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePath
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from omegaconf import MISSING
 
+from padim_lit.checkpoint.format import sha256_of
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
@@ -268,7 +269,8 @@ class PredictRun:
         """Write an image's files, and its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
-        more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
+        which = {"model_sha256": self.predictor.model_sha256, "photo_sha256": _digest(version.path)}
+        more = found.numbers() | which
         self.sight.add(version.path, found.view.size, seen.paged)
         if settings.watch:  # others say it at their end, of all
             for note in self.sight.news():
@@ -374,6 +376,12 @@ def _stem(path: str, which: Version | str) -> str:
     stem = re.sub(r"[^\w.-]+", "-", PurePath(path).stem)[:60]
     digest = hashlib.sha256(str(which).encode("utf-8", "surrogateescape")).hexdigest()[:10]
     return f"{stem}-{digest}"
+
+
+def _digest(path: str) -> str | None:
+    with suppress(OSError):  # gone since it was read
+        return sha256_of(Path(path))
+    return None
 
 
 def _print(

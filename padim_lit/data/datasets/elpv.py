@@ -32,6 +32,8 @@ class ELPV(AnomalyData):
     raises.
     """
 
+    licence = "CC BY-NC-SA 4.0, not for commercial use; credit Deitsch et al"
+
     cells: str = "mono"
     split_seed: int = 0
 

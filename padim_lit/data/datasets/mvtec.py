@@ -48,6 +48,7 @@ class MVTec(MVTecLike):
     """
 
     family, short = "MVTec AD", "mvtec"
+    licence = f"{LICENCE}, not for commercial use; credit MVTec Software GmbH"
 
     download: bool = field(default=False, kw_only=True)
     url: str | None = field(default=None, kw_only=True)

@@ -52,6 +52,7 @@ class BTAD(NotSquare):
     """One product, "01", "02" or "03": train/ok, test/ok, test/ko and ground_truth/ko."""
 
     family, short = "BTAD", "btad"
+    licence = "CC BY-SA 4.0"
 
 
 class MPDD(MVTecLike):
@@ -68,6 +69,7 @@ class MVTecLOCO(NotSquare):
     """
 
     family, short = "MVTec LOCO", "loco"
+    licence = "CC BY-NC-SA 4.0, not for commercial use; credit MVTec Software GmbH"
     layout = Layout(mask_threshold=0, folders=True)
     notes_of_family = (
         "LOCO's own pixel metric, sPRO with saturation thresholds, is not computed: the pixel "
@@ -84,6 +86,7 @@ class MVTecAD2(NotSquare):
     """
 
     family, short = "MVTec AD 2", "mvtec_ad2"
+    licence = "CC BY-NC-SA 4.0, not for commercial use; credit MVTec Software GmbH"
     layout = Layout(test="test_public", truth="test_public/ground_truth")
 
     def read(self) -> Split:

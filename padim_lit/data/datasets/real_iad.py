@@ -33,6 +33,8 @@ class RealIAD(AnomalyData):
     missing files, and what AnomalyData raises.
     """
 
+    licence = "CC BY-NC-SA 4.0, not for commercial use"
+
     root: str | Path
     category: str = ""  # whose lack is said with what there is
     resolution: int = 1024

@@ -28,6 +28,8 @@ class VisA(SeenWhole):
     missing files, and what AnomalyData raises.
     """
 
+    licence = "CC BY 4.0"
+
     root: str | Path
     category: str = ""  # whose lack is said with what there is
 

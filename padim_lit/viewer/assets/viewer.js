@@ -105,18 +105,20 @@ function recolour() {
 
 function enlarge(index) {
   if (!now.ready[index]) return; // not decoded yet
-  const { pictures } = now.run, item = pictures.items[index], place = byId("large"), plain = el("canvas"), close = el("button", { type: "button" }, "close");
+  const { pictures } = now.run, item = pictures.items[index], place = byId("large"), from = document.activeElement;
+  const plain = el("canvas", { role: "img", "aria-label": "the image" }), close = el("button", { type: "button" }, "close");
   now.large = index;
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
   const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no mask shows where" : "";
   place.replaceChildren(
     el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions as it was scored, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
-    el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image", el("span", { class: "source" }))));
+    el("figure", {}, el("canvas", { class: "map", role: "img", "aria-label": "its heat map" }), el("figcaption", {}, "map over the image", el("span", { class: "source" }))));
   const shut = () => {
     now.large = null;
     place.hidden = true;
-    byId("gallery").querySelector(`[data-index="${index}"] button`)?.focus();
+    const thumb = byId("gallery").querySelector(`[data-index="${index}"] button`);
+    (from !== document.body && from.isConnected ? from : thumb)?.focus();
   };
   close.addEventListener("click", shut);
   place.onkeydown = (event) => event.key === "Escape" && shut();

@@ -298,6 +298,11 @@ def test_a_model_is_known_by_its_content(zygote, here):
     for name in ("model.json", "predict.json"):
         assert json.loads((here / "deploy" / name).read_text())["model_sha256"] == sha256
     assert {line["model_sha256"] for line in lines(here / "deploy")} == {sha256}
+    for line in lines(here / "deploy"):  # a photo, too
+        photo = hashlib.sha256((here / line["path"]).read_bytes()).hexdigest()
+        assert line["photo_sha256"] == photo[:12]
+    rows = csv.DictReader((here / "deploy" / "predictions.csv").open(newline=""))
+    assert {row["model_sha256"] for row in rows} == {sha256}
     os.utime(model, (1, 1))
     again = predict(zygote, here, "deploy", *args)
     assert again.code == 0 and len(lines(here / "deploy")) == 7, again.err
