@@ -217,6 +217,15 @@ def test_every_axis_has_ticks(view, folder):
     assert place == pytest.approx(100 * (last - low) / (high - low), abs=0.01)
 
 
+def test_what_is_closed_gives_the_keyboard_back_to_the_list(view):
+    view.js("document.querySelector('#list .open').focus()")
+    view.press("Enter")
+    assert view.js("document.activeElement.textContent") == "close"
+    view.press("Escape")
+    assert view.js("document.activeElement === document.querySelector('#list .open')")
+    assert view.complaints() == []
+
+
 def test_decisions_are_exported_at_the_threshold(view, folder):
     choose(view, "input[name=exact]", 15)
     text = view.js("toCsv(now.run, now.threshold)")
@@ -225,8 +234,9 @@ def test_decisions_are_exported_at_the_threshold(view, folder):
     assert [float(row["score"]) for row in rows] == [line["score"] for line in lines]
     assert rows[0]["path"] == 'in/=1,"ü".png' and rows[0]["p_value"] == "0.25"
     assert sum(row["decision"] == "anomalous" for row in rows) == 10
-    risky = "toCsv({paths: ['=a.png'], scores: [1], p: [null]}, 2)"
-    assert view.js(risky).splitlines()[1] == '"./=a.png",1,,good,2'
+    assert {row["model_sha256"] for row in rows} == {view.js("now.run.model ?? ''")}
+    risky = "toCsv({paths: ['=a.png'], scores: [1], p: [null], model: 'ab12'}, 2)"
+    assert view.js(risky).splitlines()[1] == '"./=a.png",1,,good,2,ab12'
     saved = (
         "(() => { let found; const before = URL.createObjectURL; URL.createObjectURL = (blob) => "
         "{ found = blob; return before.call(URL, blob); }; "

@@ -85,8 +85,8 @@ function drawDrift(run, [low, high]) {
 /** The decisions at the threshold as a CSV file; no cell is a formula to a spreadsheet. */
 function toCsv(run, threshold) {
   const path = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? `./${text}` : text).replaceAll('"', '""')}"`;
-  const rows = run.paths.map((name, i) => [path(name), run.scores[i], run.p[i] ?? "", run.scores[i] >= threshold ? "anomalous" : "good", threshold].join(","));
-  return `path,score,p_value,decision,threshold\n${rows.join("\n")}\n`;
+  const rows = run.paths.map((name, i) => [path(name), run.scores[i], run.p[i] ?? "", run.scores[i] >= threshold ? "anomalous" : "good", threshold, run.model ?? ""].join(","));
+  return `path,score,p_value,decision,threshold,model_sha256\n${rows.join("\n")}\n`;
 }
 
 function save(name, text) {
