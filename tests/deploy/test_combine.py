@@ -192,7 +192,7 @@ def test_merge_says_of_each_what_it_went_through_and_takes_copies_in_any_order(h
         ("mode=update images=b/train", "give ckpt="),
         ("mode=update ckpt=a_run/model.ckpt", "give images="),
         ("mode=calibrate ckpt=a_run/model.ckpt", "give images="),
-        ("mode=update ckpt=a_run/model.ckpt images=nowhere", "no image there"),
+        ("mode=update ckpt=a_run/model.ckpt images=nowhere", "no such file or folder"),
         ("mode=update ckpt=a_run/model.ckpt images=b/train repeats=twice", "refuse, skip, count"),
     ],
     every=4,

@@ -417,7 +417,7 @@ def test_a_slim_checkpoint_takes_no_threshold():
             ["format=torch", "preprocess and threshold are of graphs"],
         ),
         (["threshold=.nan"], ["threshold=nan", "finite"]),
-        (["images=nowhere"], ["images=nowhere", "no image"]),
+        (["images=nowhere"], ["images='nowhere'", "no such file or folder"]),
     ],
 )
 def test_refusals_are_one_line(here, export, args, words):
